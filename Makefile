@@ -1,0 +1,56 @@
+# Every target is safe to run again. `make help` lists them.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.tidewheel-ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format lock generate bench clean
+
+help:  ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## make .venv from the hashed lock and install tidewheel into it
+
+$(STAMP): locks/main.txt locks/bootstrap.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "tidewheel needs Python 3.11 or later ($$($(PYTHON) --version)); try: make setup PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r locks/bootstrap.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r locks/main.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup  ## watch the whole loop close on this machine, in about five minutes
+	$(BIN)/tidewheel demo
+
+test: setup  ## every test; what this machine cannot run is skipped by name
+	$(BIN)/pytest
+
+check: setup  ## format, lint, types, import contracts, unit and docs tests; under a minute
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/pytest -q -n 2 tests/unit tests/layout tests/docs
+
+format: setup  ## format and fix what can be fixed
+	$(BIN)/ruff format --quiet .
+	$(BIN)/ruff check --quiet --fix .
+
+generate: setup  ## write generated files again: schema, CLI reference
+	$(BIN)/python -m docs_reference
+
+lock: setup  ## resolve the dependencies again into hashed lock files that name no index
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	  --all-extras --group dev pyproject.toml -o locks/main.txt
+	printf 'uv==%s\n' "$$($(BIN)/uv --version | cut -d' ' -f2)" | \
+	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url - -o locks/bootstrap.txt
+
+bench: setup  ## print the benchmarks side by side with the peers
+	$(BIN)/python -m benchmarks
+
+clean:  ## stop what runs here and remove what was made
+	@if [ -x $(BIN)/tidewheel ]; then $(BIN)/tidewheel down --quiet 2>/dev/null || true; fi
+	rm -rf $(VENV) .tidewheel demo-run .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

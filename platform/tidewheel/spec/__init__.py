@@ -1,0 +1,1 @@
+"""What a model project declares: frozen types, one loader, one JSON Schema."""
