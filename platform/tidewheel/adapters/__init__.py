@@ -1,0 +1,1 @@
+"""The only importers of vendor clients; a file is vendor_role, and one vendor each."""
