@@ -1,0 +1,25 @@
+"""Fixtures that every tier shares."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The repository's root."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real data sets, which are not part of the project: TIDEWHEEL_TEST_DATA or ../shared/data."""
+    folder = Path(os.environ.get("TIDEWHEEL_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"real data sets are not at {folder}; set TIDEWHEEL_TEST_DATA to their folder")
+    return folder
