@@ -31,6 +31,7 @@ class ModelRegistry(Protocol):
         name: str,
         bundle: Path,
         digest: str,
+        *,
         tags: Mapping[str, str],
         metrics: Mapping[str, float],
         params: Mapping[str, str],
