@@ -1,0 +1,185 @@
+"""FeatureSet: everything that a project's ``features.py`` says, checked and frozen.
+
+Made by ``load.py``; read by every engine, the reader, training and the bundle. Times are microseconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from tidewheel.clock import DAY_US
+from tidewheel.features.aggregations import Aggregation
+
+# Requests may be this much older than the newest event of their entity and still read whole windows: a day's
+# events are ingested in bulk before that day's requests are replayed, a batch of rows is scored a day late.
+READ_SLACK_US = 2 * DAY_US
+
+Filter = tuple[tuple[str, Any], ...]  # column and the value it must equal, all of them, sorted by column
+ViewKind = Literal["windowed", "batch", "request"]
+
+
+@dataclass(frozen=True)
+class RequestSchema:
+    """What a request carries: the request source's own column names."""
+
+    source: str
+    event_time: str
+    event_id: str
+    keys: Mapping[str, str]  # key column -> int64 | string
+    columns: Mapping[str, str]  # request column -> spec column type; the label is not among them
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Everything a request function may ask for by name."""
+        return (*self.keys, self.event_time, self.event_id, *self.columns)
+
+
+@dataclass(frozen=True)
+class StateView:
+    """What the online store keeps per entity: raw events (windowed) or rows (batch), newest retention only."""
+
+    kind: Literal["windowed", "batch"]
+    source: str
+    topic: str
+    entity_key: str
+    key_type: str
+    columns: tuple[tuple[str, str], ...]  # (column, spec type), kept as float64
+    filters: tuple[Filter, ...]  # filter i is bit i of a record's bits
+    retention_us: int
+    event_time: str = field(compare=False)
+    event_id: str | None = field(compare=False)
+
+    @cached_property
+    def state_id(self) -> str:
+        """Digest of what is kept, so that equal declarations share state and a changed one gets its own."""
+        facts = [
+            "v1", self.kind, self.topic, self.entity_key, self.key_type,
+            [list(column) for column in self.columns],
+            [[list(part) for part in one] for one in self.filters],
+            self.retention_us,
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+    @property
+    def record_bytes(self) -> int:
+        """Bytes per event: time, event id hash, filter bits and one float64 per column."""
+        return 8 * (3 + len(self.columns))
+
+    def column_index(self, column: str) -> int:
+        return [name for name, _ in self.columns].index(column)
+
+
+@dataclass(frozen=True)
+class WindowedFeature:
+    """One aggregation over one window of its view."""
+
+    name: str
+    aggregation: Aggregation
+    column: str | None
+    filter_index: int | None  # bit of the view's state, None: every event
+    window_index: int
+    default: float | None
+
+
+@dataclass(frozen=True)
+class WindowedView:
+    """Aggregations over (t-D-W, t-D] of one entity's events."""
+
+    name: str
+    source: str
+    entity_key: str
+    windows_us: tuple[int, ...]
+    delay_us: int
+    include_request: bool
+    of_request_source: bool
+    features: tuple[WindowedFeature, ...]
+    state: StateView
+    freshness_us: int | None
+    line: int = field(compare=False)
+    kind: ViewKind = "windowed"
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        return tuple(feature.name for feature in self.features)
+
+    @property
+    def own_event(self) -> Literal["counts", "never", "as any"]:
+        """What the event being asked about does: by declaration it counts once or never, whether it is already
+        known or not; in another source (or behind a delay) it is an event like any other."""
+        if self.include_request:
+            return "counts"
+        return "never" if self.of_request_source and self.delay_us == 0 else "as any"
+
+
+@dataclass(frozen=True)
+class BatchView:
+    """Columns of the newest row with t-ttl <= time <= t."""
+
+    name: str
+    source: str
+    entity_key: str
+    columns: tuple[str, ...]
+    ttl_us: int
+    state: StateView
+    freshness_us: int | None
+    line: int = field(compare=False)
+    kind: ViewKind = "batch"
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        return self.columns
+
+
+@dataclass(frozen=True)
+class RequestView:
+    """One function of request fields and of features declared before it."""
+
+    name: str
+    arguments: tuple[str, ...]
+    function: Callable[..., Any] = field(compare=False)
+    dtype: str
+    line: int = field(compare=False)
+    kind: ViewKind = "request"
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        return (self.name,)
+
+
+View = WindowedView | BatchView | RequestView
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """The model's inputs, in order; the per-feature tuples run parallel to ``names``."""
+
+    views: tuple[View, ...]
+    request: RequestSchema
+    names: tuple[str, ...]
+    dtypes: tuple[str, ...]  # int64 | float64 | bool
+    defaults: tuple[float | None, ...]
+    sources: tuple[str, ...]  # source name, or "request" for a function
+    freshness_us: tuple[int | None, ...]
+    digest: str
+
+    @cached_property
+    def states(self) -> tuple[StateView, ...]:
+        """Online state that these views read, each once."""
+        found = {view.state.state_id: view.state for view in self.views if not isinstance(view, RequestView)}
+        return tuple(found.values())
+
+    @cached_property
+    def key_columns(self) -> tuple[str, ...]:
+        """Entity keys that some view reads by."""
+        keys = [view.entity_key for view in self.views if not isinstance(view, RequestView)]
+        return tuple(dict.fromkeys(keys))
+
+    def keys_of(self, source: str) -> tuple[str, ...]:
+        """Entity keys that views need from ``source``."""
+        keys = [v.entity_key for v in self.views if not isinstance(v, RequestView) and v.source == source]
+        return tuple(dict.fromkeys(keys))

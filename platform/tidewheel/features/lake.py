@@ -1,0 +1,138 @@
+"""The lake: one folder of Parquet files per source, in the order events arrived.
+
+A part is named by the offsets it holds (``part-<first>-<next>.parquet``, the next one excluded), so that writing it
+again replaces it and the newest name says how far the lake has come. Reads drop duplicates by event id.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tidewheel.errors import InputError
+from tidewheel.features.events import OFFSET_COLUMN
+from tidewheel.spec.project import ModelProject
+
+_PART = re.compile(r"part-(\d{20})-(\d{20})\.parquet")
+
+
+def source_paths(lake: Path, project: ModelProject) -> dict[str, Path]:
+    """Folder of every source. ``path: lake/x`` and ``path: x`` both name the folder x in the lake."""
+    return {name: lake / source.path.removeprefix("lake/") for name, source in project.sources.items()}
+
+
+def part_name(first: int, following: int) -> str:
+    return f"part-{first:020d}-{following:020d}.parquet"
+
+
+def parts(folder: Path) -> list[tuple[int, int, Path]]:
+    """(first offset, next offset, file) of the worker's parts, in order."""
+    found = []
+    if folder.is_dir():
+        for entry in os.scandir(folder):
+            if match := _PART.fullmatch(entry.name):
+                found.append((int(match[1]), int(match[2]), Path(entry.path)))
+    return sorted(found)
+
+
+def lake_end(folder: Path) -> int:
+    """The offset up to which events of the log are in the lake."""
+    return max((following for _, following, _ in parts(folder)), default=0)
+
+
+def write_part(folder: Path, first: int, events: pa.Table, n_taken: int) -> Path:
+    """Write events ``first`` .. ``first + n_taken``; ``n_taken`` may exceed the rows where some were rejected."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / part_name(first, first + n_taken)
+    write_parquet(path, events)
+    return path
+
+
+def write_parquet(path: Path, table: pa.Table) -> None:
+    """Whole or not at all, and durable."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            pq.write_table(table, file, compression="zstd")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def drop_contained_parts(folder: Path) -> None:
+    """Remove parts that a wider part holds too: what a compaction that was killed leaves behind."""
+    end = 0
+    for first, following, path in sorted(parts(folder), key=lambda part: (part[0], -part[1])):
+        if following <= end and first < end:
+            path.unlink(missing_ok=True)
+        end = max(end, following)
+
+
+def compact(folder: Path, max_rows: int, min_files: int) -> None:
+    """Join runs of small adjacent parts into parts of up to ``max_rows``; safe to kill at any point."""
+    run: list[tuple[int, int, Path]] = []
+    for part in [*parts(folder), None]:
+        fits = part is not None and (not run or (part[0] == run[-1][1] and part[1] - run[0][0] <= max_rows))
+        if part is not None and fits:
+            run.append(part)
+            continue
+        if len(run) >= min_files:
+            joined = pa.concat_tables([pq.read_table(path) for _, _, path in run], promote_options="default")
+            write_part(folder, run[0][0], joined, run[-1][1] - run[0][0])
+            for _, _, path in run:
+                path.unlink(missing_ok=True)
+        run = [part] if part is not None else []
+
+
+def source_files(path: Path) -> list[Path]:
+    """Data files behind a path (a file or a folder), in order of arrival. Raises InputError where there is none."""
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix in (".parquet", ".csv") and file.name[0] != ".")
+        return files
+    if not path.is_file():
+        raise InputError(f"{path}: no such file or folder")
+    return [path]
+
+
+def read_batches(path: Path, max_rows: int = 500_000) -> Iterator[pa.Table]:
+    """Rows of one Parquet or CSV file, in bounded pieces. Raises InputError where it cannot be read."""
+    try:
+        if path.suffix == ".csv":
+            yield from _csv_batches(path, max_rows)
+            return
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=max_rows):
+                yield pa.Table.from_batches([batch])
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except pa.ArrowInvalid as error:
+        what = "is empty" if path.stat().st_size == 0 else f"cannot be read ({str(error).splitlines()[0]})"
+        raise InputError(f"{path}: {what}; a Parquet or CSV file is needed") from error
+
+
+def _csv_batches(path: Path, max_rows: int) -> Iterator[pa.Table]:
+    import pyarrow.csv as pc
+
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: is empty; a Parquet or CSV file is needed")
+    table = pc.read_csv(path)
+    for start in range(0, table.num_rows, max_rows):
+        yield table.slice(start, max_rows)
+
+
+def is_normalised(path: Path) -> bool:
+    """Whether a file was written by the worker: it then has the column of offsets."""
+    if path.suffix != ".parquet" or not _PART.fullmatch(path.name):
+        return False
+    try:
+        return OFFSET_COLUMN in pq.read_schema(path).names
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
