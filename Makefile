@@ -39,7 +39,7 @@ format: setup  ## format and fix what can be fixed
 	$(BIN)/ruff check --quiet --fix .
 
 generate: setup  ## write generated files again: schema, CLI reference
-	$(BIN)/python -m docs_reference
+	PYTHONPATH=tests $(BIN)/python -m docs_reference
 
 lock: setup  ## resolve the dependencies again into hashed lock files that name no index
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \

@@ -1,0 +1,1 @@
+"""One module or package per running process; here ports meet adapters."""

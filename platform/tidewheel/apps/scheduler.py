@@ -1,0 +1,133 @@
+"""The local scheduler: asks `stages_due` and runs `tidewheel` subcommands, as Airflow does in a cluster.
+
+Event time drives it: the watermark of the request source is its clock. It computes nothing itself, and one
+stage runs at a time, so a slow one delays the next instead of competing with it.
+
+    python -m tidewheel.apps.scheduler --home DIR --project DIR --tracking-uri URI
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tidewheel.adapters.child_processes import python_module
+from tidewheel.adapters.local_home import LocalHome
+from tidewheel.adapters.sqlite_store import SqliteOnlineStore
+from tidewheel.clock import utc_text
+from tidewheel.errors import TidewheelError
+from tidewheel.features.load import load_features
+from tidewheel.journal.ledger import Journal
+from tidewheel.spec.load import load_project
+from tidewheel.spec.project import ModelProject
+from tidewheel.spec.stages import DueStage, stages_due
+
+LOOK_EVERY_S = 0.25
+STAGE_TIMEOUT_S = 900
+ATTEMPTS = 3
+COMMANDS: Mapping[str, tuple[str, ...]] = {"monitor": ("monitor",), "retrain": ("train", "--if-needed")}
+
+
+def watermark_us(home: LocalHome, code: Path, project: ModelProject) -> int | None:
+    """How far event time has come on the request source: the slowest of its feature states. None before any."""
+    states = [s for s in load_features(code, project).states if s.source == project.request]
+    store = SqliteOnlineStore(home.online_db)
+    try:
+        progress = store.progress([state.state_id for state in states])
+    finally:
+        store.close()
+    marks = [progress[s.state_id].watermark_us for s in states if s.state_id in progress]
+    return min(marks) if marks and len(marks) == len(states) else None
+
+
+class Scheduler:
+    """One project's schedule on this machine."""
+
+    def __init__(self, home: LocalHome, folder: Path, tracking_uri: str) -> None:
+        self._home, self._folder, self._tracking_uri = home, folder, tracking_uri
+        self._journal = Journal(home.journal_url)
+        self._stopping = threading.Event()
+        self._child: subprocess.Popen[str] | None = None
+
+    def run(self) -> None:
+        """Until SIGTERM; a stage under way is ended and runs again later: every stage is safe to repeat."""
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGINT, self._stop)
+        while not self._stopping.is_set():
+            try:
+                self._look()
+            except TidewheelError as error:
+                _log("not-now", message=str(error))
+            self._stopping.wait(LOOK_EVERY_S)
+
+    def _look(self) -> None:
+        project = load_project(self._folder)
+        if self._journal.head(project.name) is None:
+            return  # nothing is served yet, so there is nothing to watch
+        for decision in self._journal.decisions(project.name, kind="retrain", state="approved"):
+            self._run_command(("train", "--decision", decision.id))
+        now_us = watermark_us(self._home, self._folder, project)
+        if now_us is None:
+            return
+        for due in stages_due(project, self._journal.last_runs(project.name), now_us):
+            if self._stopping.is_set():
+                return
+            self._run_stage(project.name, due)
+
+    def _run_stage(self, name: str, due: DueStage) -> None:
+        self._journal.start_run(name, due.stage, due.as_of_us)
+        code, result = 0, None
+        for _ in range(ATTEMPTS):
+            code, result = self._run_command((*COMMANDS[due.stage], "--as-of", utc_text(due.as_of_us)))
+            if code == 0 or self._stopping.is_set():
+                break
+        if not self._stopping.is_set():
+            self._journal.finish_run(name, due.stage, due.as_of_us, {"exit_code": code, "result": result})
+
+    def _run_command(self, command: Sequence[str]) -> tuple[int, Any]:
+        name, *rest = command
+        line = python_module("tidewheel", name, str(self._folder), *rest, "--output", "json")
+        self._child = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            output, errors = self._child.communicate(timeout=STAGE_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            output, errors = self._child.communicate()
+        code = self._child.returncode
+        self._child = None
+        _log("stage", command=" ".join(command), exit_code=code, **({"stderr": errors[-2000:]} if code else {}))
+        try:
+            return code, json.loads(output) if output.strip() else None
+        except ValueError:
+            return code, output[-2000:]
+
+    def _stop(self, *_: object) -> None:
+        self._stopping.set()
+        if self._child is not None:
+            self._child.terminate()
+
+
+def _log(event: str, **fields: object) -> None:
+    sys.stdout.write(f"event={event} " + " ".join(f"{key}={json.dumps(value)}" for key, value in fields.items()) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--project", type=Path, required=True)
+    parser.add_argument("--tracking-uri", required=True)
+    given = parser.parse_args()
+    Scheduler(LocalHome(given.home), given.project, given.tracking_uri).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""tidewheel up: start the platform on this machine and wait until it is healthy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from tidewheel.cli.output import Output, output_option, project_argument, table
+
+
+@click.command()
+@project_argument
+@click.option("--mlflow-port", type=click.IntRange(1, 65535), help="Port of the MLflow server; a free one by default.")
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until every process is healthy.")
+@output_option
+def command(project: Path, mlflow_port: int | None, wait: bool, output: Output) -> int:
+    """Start the platform for PROJECT on this machine: MLflow, stream worker, controller, scheduler.
+
+    It runs in the background, restarts what crashes, and keeps its state in PROJECT/.tidewheel. Model servers
+    start when a version is promoted. Running it again is safe.
+
+    \b
+    Example:
+      tidewheel up card-fraud
+    """
+    from tidewheel.adapters.child_processes import port_is_free
+    from tidewheel.adapters.local_home import LocalHome
+    from tidewheel.adapters.platform_state import PlatformState
+    from tidewheel.apps.local_platform import running_platform, start_platform, wait_until_running
+    from tidewheel.clock import SystemClock
+    from tidewheel.errors import InputError
+    from tidewheel.features.load import load_features
+    from tidewheel.reconcile.applied import apply_project
+    from tidewheel.spec.load import load_project
+
+    spec = load_project(project)
+    load_features(project, spec)
+    home = LocalHome.of(project)
+    if mlflow_port is not None and running_platform(home) is None and not port_is_free(mlflow_port):
+        raise InputError(f"port {mlflow_port} is in use; choose another with --mlflow-port or leave it out")
+    apply_project(project, home_of=home.root)
+    started = start_platform(home, project, mlflow_port)
+    state: PlatformState | None = running_platform(home)
+    if wait:
+        with output.progress("starting the platform", total=4) as step:
+            seen: set[str] = set()
+
+            def report(now: PlatformState) -> None:
+                for name, process in now.processes.items():
+                    if process.state == "running" and name not in seen:
+                        seen.add(name)
+                        step.advance(1, note=name)
+
+            state = wait_until_running(home, SystemClock(), report)
+
+    def render(console: Console) -> None:
+        word = "started" if started else "already running"
+        console.print(f"[green]{word}[/]: {spec.name}, state in {home.root}")
+        if state is None:
+            return
+        rows = [(name, p.state, p.pid, p.port, p.log) for name, p in state.processes.items()]
+        console.print(table("", ("process", "state", "pid", "port", "log"), rows, numeric=("pid", "port")))
+        console.print(f"MLflow: {state.mlflow_uri}")
+
+    body = state.to_json() if state is not None else {"state": "starting"}
+    output.result({"project": spec.name, "started": started, "home": home.root, **body}, render)
+    return 0

@@ -1,0 +1,42 @@
+"""Write the generated references again: `make generate`; the docs tests check that they are current."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from click.testing import CliRunner
+
+from tidewheel.cli.main import COMMANDS, cli
+from tidewheel.spec.schema import project_schema_text
+
+REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
+
+
+def cli_reference_text() -> str:
+    """docs/reference/cli.md from each command's --help."""
+    parts = ["# Command line", "", "Made from `--help` by `make generate`.", ""]
+    with click.Context(cli, info_name="tidewheel") as context:
+        for name in COMMANDS:
+            command = cli.get_command(context, name)
+            assert command is not None
+            names = [name]
+            if isinstance(command, click.Group):
+                names += [f"{name} {sub}" for sub in command.list_commands(context)]
+            for full in names:
+                text = (
+                    CliRunner().invoke(cli, [*full.split(), "--help"], prog_name="tidewheel", terminal_width=100).output
+                )
+                level = "##" if full == name else "###"
+                parts += [f"{level} tidewheel {full}", "", "```", text.rstrip(), "```", ""]
+    return "\n".join(parts)
+
+
+def main() -> None:
+    REFERENCE.mkdir(parents=True, exist_ok=True)
+    (REFERENCE / "cli.md").write_text(cli_reference_text(), encoding="utf-8")
+    (REFERENCE / "project.schema.json").write_text(project_schema_text(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
