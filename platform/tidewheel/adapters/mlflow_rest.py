@@ -83,7 +83,7 @@ class MlflowRest:
         parts = urlsplit(artifact_uri)
         if parts.scheme != "mlflow-artifacts":
             raise InputError(
-                f"{self.uri}: MLflow does not proxy artifacts (got {artifact_uri.split('?')[0]!r}); "
+                f"{self.uri}: MLflow does not proxy artifacts (got {artifact_uri.split('?', maxsplit=1)[0]!r}); "
                 "start its server with --artifacts-destination"
             )
         path = str(PurePosixPath(parts.path) / name).lstrip("/")
