@@ -119,9 +119,7 @@ class _Resolver:
                         str(declared.source), freshness_us)  # fmt: skip
         if source is None or key is None or not windows or not good:
             return
-        used_filters: list[Filter] = sorted(
-            {_filter(a.where) for a in good.values() if a.where}, key=json.dumps
-        )
+        used_filters: list[Filter] = sorted({_filter(a.where) for a in good.values() if a.where}, key=json.dumps)
         if len(used_filters) > MAX_FILTERS:
             self.problem(line, f"{name}: at most {MAX_FILTERS} different filters (got {len(used_filters)})")
             return
