@@ -1,0 +1,1 @@
+"""Alembic migrations of the journal; run by ``journal.engine`` when a journal is opened."""
