@@ -20,31 +20,17 @@ from typing import Any
 
 from tidewheel.adapters.child_processes import python_module
 from tidewheel.adapters.local_home import LocalHome
-from tidewheel.adapters.sqlite_store import SqliteOnlineStore
+from tidewheel.apps.watermark import watermark_us
 from tidewheel.clock import utc_text
 from tidewheel.errors import TidewheelError
-from tidewheel.features.load import load_features
 from tidewheel.journal.ledger import Journal
 from tidewheel.spec.load import load_project
-from tidewheel.spec.project import ModelProject
 from tidewheel.spec.stages import DueStage, stages_due
 
 LOOK_EVERY_S = 0.25
 STAGE_TIMEOUT_S = 900
 ATTEMPTS = 3
 COMMANDS: Mapping[str, tuple[str, ...]] = {"monitor": ("monitor",), "retrain": ("train", "--if-needed")}
-
-
-def watermark_us(home: LocalHome, code: Path, project: ModelProject) -> int | None:
-    """How far event time has come on the request source: the slowest of its feature states. None before any."""
-    states = [s for s in load_features(code, project).states if s.source == project.request]
-    store = SqliteOnlineStore(home.online_db)
-    try:
-        progress = store.progress([state.state_id for state in states])
-    finally:
-        store.close()
-    marks = [progress[s.state_id].watermark_us for s in states if s.state_id in progress]
-    return min(marks) if marks and len(marks) == len(states) else None
 
 
 class Scheduler:

@@ -1,0 +1,97 @@
+"""tidewheel status: what runs, what is served, what was found and who is waited for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+
+from tidewheel.cli.output import Output, output_option, project_argument, table
+from tidewheel.clock import utc_text
+
+if TYPE_CHECKING:
+    from tidewheel.apps.overview import Overview
+
+
+@click.command()
+@project_argument
+@output_option
+def command(project: Path, output: Output) -> int:
+    """Show what runs for PROJECT, which version is served, what was found and which decision waits.
+
+    \b
+    Example:
+      tidewheel status card-fraud
+    """
+    from tidewheel.adapters.local_home import LocalHome
+    from tidewheel.apps.overview import read_overview
+    from tidewheel.spec.load import load_project
+
+    spec = load_project(project)
+    seen = read_overview(LocalHome.of(project), project, spec)
+    output.result(_data(seen), lambda console: _render(console, seen, project))
+    return 0
+
+
+def _data(seen: Overview) -> dict[str, object]:
+    return {
+        "project": seen.project,
+        "tier": seen.tier,
+        "running": seen.platform is not None,
+        "platform": seen.platform.to_json() if seen.platform else None,
+        "champion": seen.champion,
+        "rollout": seen.rollout,
+        "weights": dict(seen.document.weights) if seen.document else {},
+        "generation": seen.document.generation if seen.document else None,
+        "generation_served": seen.generation_served,
+        "as_of": utc_text(seen.as_of_us) if seen.as_of_us is not None else None,
+        "last_runs": {stage: utc_text(at) for stage, at in seen.last_runs.items()},
+        "monitor": seen.monitor.outcome if seen.monitor else None,
+        "findings": [recorded.finding for recorded in seen.findings],
+        "decisions": [
+            {
+                "id": record.id,
+                "kind": record.kind,
+                "as_of": utc_text(record.as_of_us),
+                "action": record.decision.action,
+                "state": record.state,
+                "findings": record.decision.findings,
+                "reason": record.reason,
+                "result": record.result,
+            }
+            for record in seen.decisions
+        ],
+        "servers": [
+            {"replica": server.replica, "port": server.port, "generation": server.generation,
+             "versions": server.versions, "counters": dict(server.counters)}
+            for server in seen.servers
+        ],
+    }  # fmt: skip
+
+
+def _render(console: Console, seen: Overview, folder: Path) -> None:
+    at = utc_text(seen.as_of_us) if seen.as_of_us is not None else "no events yet"
+    console.print(f"[bold]{seen.project}[/], tier {seen.tier}, event time {at}")
+    champion = f"version {seen.champion}" if seen.champion else "nothing yet; run 'tidewheel train', then 'promote'"
+    console.print(f"serves {champion}" + (f"; {seen.rollout}" if seen.rollout else ""))
+    if seen.platform is None:
+        console.print("the platform is not running; run 'tidewheel up'")
+    else:
+        rows = [(name, p.state, p.pid, p.port, p.restarts) for name, p in seen.platform.processes.items()]
+        console.print(table("", ("process", "state", "pid", "port", "restarts"), rows, ("pid", "port", "restarts")))
+        for name, url in seen.platform.endpoints.items():
+            console.print(f"{name}: {url}/v2/models/{name}/infer")
+        console.print(f"MLflow: {seen.platform.mlflow_uri}")
+    if "monitor" in seen.last_runs:
+        title = f"findings of {utc_text(seen.last_runs['monitor'])}"
+        rows = [(r.finding.severity, r.finding.reason, r.finding.message) for r in seen.findings]
+        console.print(table(title, ("severity", "reason", "what"), rows) if rows else f"{title}: none")
+        for reason in dict.fromkeys(r.finding.reason for r in seen.findings):
+            console.print(f"  what to do: docs/runbooks/{reason}.md")
+    if seen.decisions:
+        rows = [(r.id, r.decision.action, r.state, ", ".join(r.decision.reasons)) for r in seen.decisions]
+        console.print(table("newest decisions", ("decision", "action", "state", "because"), rows))
+    for record in seen.waiting:
+        console.print(f"waits for a person: tidewheel approve {folder} {record.id} --reason TEXT")
