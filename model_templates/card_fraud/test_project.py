@@ -1,5 +1,6 @@
 """Tests of this project: the spec is valid, the features say what their names promise."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from tidewheel.features.load import load_features
 from tidewheel.spec.load import load_project
 
 FOLDER = Path(__file__).parent
+sys.path.insert(0, str(FOLDER))  # generate.py is a script beside this file
 
 
 def test_the_project_is_valid():
