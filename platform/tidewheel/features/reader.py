@@ -1,0 +1,163 @@
+"""The hot path from a request to the model's inputs: one round trip to the store, then NumPy.
+
+Used by the model server. Values are the same whether requests are read singly or together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidewheel.clock import SECOND_US
+from tidewheel.errors import InputError
+from tidewheel.features.declaration import BatchView, FeatureSet, RequestView, StateView, WindowedView
+from tidewheel.features.functions import run_function
+from tidewheel.features.kernel import make_records
+from tidewheel.features.keys import key_bytes
+from tidewheel.features.merge import OwnEvents, batch_values, windowed_values
+from tidewheel.features.ports import OnlineStore
+
+CAUGHT_UP_WITHIN_US = 10 * SECOND_US
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class FeatureRows:
+    """``values`` [n, k] in the feature set's order, defaults applied, NaN is missing; ``missing`` before defaults."""
+
+    values: NDArray[np.float64]
+    missing: NDArray[np.bool_]
+
+
+class FeatureReader:
+    """Reads one feature set from an online store."""
+
+    def __init__(self, features: FeatureSet, store: OnlineStore) -> None:
+        self._features = features
+        self._store = store
+        self._views = [view for view in features.views if not isinstance(view, RequestView)]
+        self._functions = [view for view in features.views if isinstance(view, RequestView)]
+        places = {name: index for index, name in enumerate(features.names)}
+        self._places = {view.name: [places[name] for name in view.feature_names] for view in features.views}
+        self._place_of = places
+        self._defaults = np.array([np.nan if default is None else default for default in features.defaults])
+        self._defaulted = np.flatnonzero(~np.isnan(self._defaults))
+        self._states: dict[str, StateView] = {state.state_id: state for state in features.states}
+        self._key_types = {key: features.request.keys[key] for key in features.key_columns}
+
+    def read(self, columns: Arrays, t_us: NDArray[np.int64]) -> FeatureRows:
+        """Features of n requests at their times.
+
+        ``columns`` holds entity keys (int64 or text), the event id (text or integers, may be left out) and the
+        request's columns (float64, NaN for null; int64; bool; objects for text), each [n]. Raises Unavailable
+        where the store fails, InputError where a column is missing, ContractViolation where a request function
+        fails.
+        """
+        n = len(t_us)
+        request = self._features.request
+        entities = {key: self._entities(columns, key, kind, n) for key, kind in self._key_types.items()}
+        lookups = [(state_id, key) for state_id, state in self._states.items() for key in entities[state.entity_key][0]]
+        found = self._store.read(lookups) if lookups else []
+        blobs: dict[str, list[bytes | None]] = {}
+        at = 0
+        for state_id, state in self._states.items():
+            size = len(entities[state.entity_key][0])
+            blobs[state_id] = found[at : at + size]
+            at += size
+        values = np.full((n, len(self._features.names)), np.nan)
+        for view in self._views:
+            keys, entity_of = entities[view.entity_key]
+            state = blobs[view.state.state_id]
+            if isinstance(view, BatchView):
+                got = batch_values(view, state, entity_of, t_us)
+            else:
+                got = windowed_values(view, state, entity_of, t_us, self._own(view, columns, t_us))
+            values[:, self._places[view.name]] = got
+        missing = np.isnan(values)
+        if len(self._defaulted):
+            part = values[:, self._defaulted]
+            values[:, self._defaulted] = np.where(np.isnan(part), self._defaults[self._defaulted], part)
+        if self._functions:
+            given: dict[str, NDArray[Any]] = {request.event_time: t_us.view("M8[us]"), **columns}
+            for function in self._functions:
+                arguments = {name: self._argument(name, given, values) for name in function.arguments}
+                place = self._place_of[function.name]
+                values[:, place] = run_function(function.name, function.function, arguments, n)
+                missing[:, place] = np.isnan(values[:, place])
+        return FeatureRows(values, missing)
+
+    def stale_views(self, now_us: int) -> tuple[str, ...]:
+        """Views whose source lags by more than their freshness; a caught-up source is fresh however quiet it is."""
+        told = self._store.progress(list(self._states))
+        stale = []
+        for view in self._views:
+            progress = told.get(view.state.state_id)
+            if view.freshness_us is not None and (
+                progress is None or now_us - progress.caught_up_at_us > view.freshness_us
+            ):
+                stale.append(view.name)
+        return tuple(stale)
+
+    def caught_up(self) -> bool:
+        """Whether every state exists and has taken in its source's history, as of the worker's last word."""
+        told = self._store.progress(list(self._states))
+        return all(
+            (progress := told.get(state_id)) is not None
+            and (
+                progress.position >= progress.end
+                or progress.caught_up_at_us >= progress.heartbeat_us - CAUGHT_UP_WITHIN_US
+            )
+            for state_id in self._states
+        )
+
+    def _entities(self, columns: Arrays, key: str, key_type: str, n: int) -> tuple[list[bytes], NDArray[np.int64]]:
+        """Different keys, and which of them each request has."""
+        if key not in columns:
+            raise InputError(f"request: {key!r} is missing")
+        given = columns[key]
+        if n == 1:
+            return key_bytes(given, key_type), np.zeros(1, dtype=np.int64)
+        if key_type == "int64":
+            unique, codes = np.unique(given, return_inverse=True)
+            return key_bytes(unique, key_type), codes.astype(np.int64)
+        index: dict[str, int] = {}
+        codes = np.array([index.setdefault(str(value), len(index)) for value in given], dtype=np.int64)
+        return [key.encode() for key in index], codes
+
+    def _own(self, view: WindowedView, columns: Arrays, t_us: NDArray[np.int64]) -> OwnEvents | None:
+        if view.own_event == "as any":
+            return None
+        return own_events(view, self._features, columns, t_us)
+
+    def _argument(self, name: str, given: Arrays, values: NDArray[np.float64]) -> NDArray[Any]:
+        if name in given:
+            return given[name]
+        if name in self._place_of:
+            return values[:, self._place_of[name]]
+        raise InputError(f"request: {name!r} is missing")
+
+
+def own_events(view: WindowedView, features: FeatureSet, columns: Arrays, t_us: NDArray[np.int64]) -> OwnEvents:
+    """The events being asked about. A label kept in the request source is not known yet: null."""
+    n = len(t_us)
+    ids = columns.get(features.request.event_id)
+    wanted = [column for column, _ in view.state.columns]
+    wanted += [column for one in view.state.filters for column, _ in one]
+    hidden = {name: np.full(n, np.nan) for name in wanted if name not in features.request.columns}
+    absent = [name for name in wanted if name not in columns and name not in hidden]
+    if absent:
+        raise InputError(f"request: {', '.join(repr(name) for name in absent)} missing")
+    known = np.zeros(n, dtype=bool) if ids is None else _has_id(ids)
+    records = make_records(view.state, t_us, np.zeros(n, dtype="S1") if ids is None else ids, {**columns, **hidden})
+    return OwnEvents(records, known)
+
+
+def _has_id(ids: NDArray[Any]) -> NDArray[np.bool_]:
+    if ids.dtype.kind == "O":
+        return np.array([one is not None and one != "" for one in ids], dtype=bool)
+    return np.ones(len(ids), dtype=bool) if ids.dtype.kind in "iu" else np.asarray(ids != ids.dtype.type(""))
