@@ -5,6 +5,8 @@ Written at training into ``serving_plan.json``; read by the model server, the co
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -13,6 +15,7 @@ from typing import Any
 
 from tidewheel.bundle.files import SERVING_PLAN, read_json, write_json
 from tidewheel.errors import ContractViolation
+from tidewheel.spec.project import ModelProject
 
 DTYPES = ("int64", "float64", "bool")
 
@@ -54,6 +57,12 @@ class ServingPlan:
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "features": [asdict(feature) for feature in self.features]}
+
+
+def spec_digest(project: ModelProject) -> str:
+    """SHA-256 (hex) of what ``project.yaml`` says: comments, layout and key order are not part of it."""
+    body = project.model_dump(mode="json", by_alias=True)
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def write_plan(folder: Path, plan: ServingPlan) -> None:
