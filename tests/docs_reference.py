@@ -8,6 +8,7 @@ import click
 from click.testing import CliRunner
 
 from tidewheel.cli.main import COMMANDS, cli
+from tidewheel.findings import REASONS
 from tidewheel.spec.schema import project_schema_text
 
 REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
@@ -32,9 +33,18 @@ def cli_reference_text() -> str:
     return "\n".join(parts)
 
 
+def runbooks_index_text() -> str:
+    """docs/runbooks/README.md from the reasons there are."""
+    rows = [f"| [{reason}]({reason}.md) | {meaning} |" for reason, meaning in REASONS.items()]
+    head = ["# Runbooks", "", "A page per reason: what it means, where to look, what to do. Findings, decisions, metrics and",
+            "log lines use the same word. Made from `findings.REASONS` by `make generate`.", "", "| reason | it means |", "|---|---|"]  # fmt: skip
+    return "\n".join([*head, *rows, ""])
+
+
 def main() -> None:
     REFERENCE.mkdir(parents=True, exist_ok=True)
     (REFERENCE / "cli.md").write_text(cli_reference_text(), encoding="utf-8")
+    (REFERENCE.parent / "runbooks" / "README.md").write_text(runbooks_index_text(), encoding="utf-8")
     (REFERENCE / "project.schema.json").write_text(project_schema_text(), encoding="utf-8")
 
 

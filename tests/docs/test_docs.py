@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from docs_reference import cli_reference_text
+from docs_reference import cli_reference_text, runbooks_index_text
 from tidewheel.cli.main import COMMANDS
 from tidewheel.findings import REASONS
 
@@ -22,6 +22,10 @@ def test_a_reason_has_a_runbook_page(repository: Path, reason: str):
 def test_every_runbook_page_belongs_to_a_reason(repository: Path):
     pages = {page.stem for page in (repository / "docs" / "runbooks").glob("*.md")} - {"README"}
     assert pages == set(REASONS)
+
+
+def test_the_index_of_runbooks_is_current(repository: Path):
+    assert (repository / "docs" / "runbooks" / "README.md").read_text() == runbooks_index_text(), "run 'make generate'"
 
 
 def test_the_command_reference_is_current(repository: Path):
