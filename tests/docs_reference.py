@@ -36,9 +36,12 @@ def cli_reference_text() -> str:
 def runbooks_index_text() -> str:
     """docs/runbooks/README.md from the reasons there are."""
     rows = [f"| [{reason}]({reason}.md) | {meaning} |" for reason, meaning in REASONS.items()]
-    head = ["# Runbooks", "", "A page per reason: what it means, where to look, what to do. Findings, decisions, metrics and",
-            "log lines use the same word. Made from `findings.REASONS` by `make generate`.", "", "| reason | it means |", "|---|---|"]  # fmt: skip
-    return "\n".join([*head, *rows, ""])
+    head = (
+        "# Runbooks\n\nA page per reason: what it means, where to look, what to do. Findings, decisions, metrics\n"
+        "and log lines use the same word. Made from `findings.REASONS` by `make generate`.\n\n"
+        "| reason | it means |\n|---|---|"
+    )
+    return "\n".join([head, *rows, ""])
 
 
 def main() -> None:
