@@ -11,6 +11,7 @@ the events that came and not on how they were cut into batches or in which order
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,7 +81,7 @@ def merged_states(state: StateView, old: Sequence[bytes | None], new: KeyedEvent
     entities = np.concatenate([np.repeat(np.arange(len(old)), counts), new.codes])
     records = np.concatenate([kept, new.records])
     if state.kind == "windowed":
-        records, entities = _first_arrivals(records, entities, len(kept))
+        records, entities = _first_arrivals(records, entities)
     else:
         records, entities = _last_arrivals(records, entities)
     order = np.lexsort((records[:, ID], records[:, TIME], entities))
@@ -93,11 +94,10 @@ def merged_states(state: StateView, old: Sequence[bytes | None], new: KeyedEvent
         ends = np.searchsorted(entities, np.arange(len(old)), side="right")
     data = records.astype("<i8", copy=False).tobytes()
     bounds = [0, *(ends * (8 * width)).tolist()]
-    return [data[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
+    return [data[start:stop] for start, stop in itertools.pairwise(bounds)]
 
 
-def _first_arrivals(records: Records, entities: NDArray[np.int64], n_old: int) -> tuple[Records, NDArray[np.int64]]:
-    # Old records hold no id twice, so most batches need no more than the look whether any id repeats at all.
+def _first_arrivals(records: Records, entities: NDArray[np.int64]) -> tuple[Records, NDArray[np.int64]]:
     order = np.lexsort((records[:, ID], entities))
     return _keep(records, entities, order, first=True)
 

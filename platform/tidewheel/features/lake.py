@@ -67,39 +67,59 @@ def write_parquet(path: Path, table: pa.Table) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def drop_contained_parts(folder: Path) -> None:
-    """Remove parts that a wider part holds too: what a compaction that was killed leaves behind."""
+def live_parts(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Parts to read, in order, and parts that a wider one replaces (a compaction leaves them for a while)."""
+    live: list[Path] = []
+    replaced: list[Path] = []
     end = 0
-    for first, following, path in sorted(parts(folder), key=lambda part: (part[0], -part[1])):
-        if following <= end and first < end:
-            path.unlink(missing_ok=True)
+    for _, following, path in sorted(parts(folder), key=lambda part: (part[0], -part[1])):
+        (live if following > end else replaced).append(path)
         end = max(end, following)
+    return live, replaced
 
 
 def compact(folder: Path, max_rows: int, min_files: int) -> None:
-    """Join runs of small adjacent parts into parts of up to ``max_rows``; safe to kill at any point."""
+    """Join runs of small adjacent parts into parts of up to ``max_rows`` rows; safe to kill at any point.
+
+    The replaced parts stay until ``drop_replaced``, because a reader may have listed them already.
+    """
     run: list[tuple[int, int, Path]] = []
-    for part in [*parts(folder), None]:
-        fits = part is not None and (not run or (part[0] == run[-1][1] and part[1] - run[0][0] <= max_rows))
-        if part is not None and fits:
+    live = set(live_parts(folder)[0])
+    for part in [*(part for part in parts(folder) if part[2] in live), None]:
+        if part is not None and (not run or (part[0] == run[-1][1] and part[1] - run[0][0] <= max_rows)):
             run.append(part)
             continue
         if len(run) >= min_files:
-            joined = pa.concat_tables([pq.read_table(path) for _, _, path in run], promote_options="default")
+            joined = pa.concat_tables([read_parquet(path) for _, _, path in run], promote_options="default")
             write_part(folder, run[0][0], joined, run[-1][1] - run[0][0])
-            for _, _, path in run:
-                path.unlink(missing_ok=True)
         run = [part] if part is not None else []
 
 
+def drop_replaced(folder: Path, before_s: float) -> None:
+    """Remove replaced parts whose replacement was written before ``before_s`` (Unix seconds)."""
+    live, replaced = live_parts(folder)
+    if replaced and max(path.stat().st_mtime for path in live) < before_s:
+        for path in replaced:
+            path.unlink(missing_ok=True)
+
+
+def read_parquet(path: Path) -> pa.Table:
+    """One whole file. Not ``pyarrow.parquet.read_table``: that imports pandas, which costs a second."""
+    with pq.ParquetFile(path) as file:
+        return file.read()
+
+
 def source_files(path: Path) -> list[Path]:
-    """Data files behind a path (a file or a folder), in order of arrival. Raises InputError where there is none."""
+    """Data files behind a path (a file or a folder), in order of arrival. Raises InputError for a missing file."""
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in (".parquet", ".csv") and file.name[0] != ".")
-        return files
-    if not path.is_file():
+        replaced = set(live_parts(path)[1])
+        files = (file for file in path.iterdir() if file.suffix in (".parquet", ".csv") and file.name[0] != ".")
+        return sorted(file for file in files if file not in replaced)
+    if path.is_file():
+        return [path]
+    if path.suffix:
         raise InputError(f"{path}: no such file or folder")
-    return [path]
+    return []  # a folder of the lake that no event has reached yet
 
 
 def read_batches(path: Path, max_rows: int = 500_000) -> Iterator[pa.Table]:

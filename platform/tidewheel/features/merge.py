@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tidewheel.features.aggregations import Bools, Floats
+from tidewheel.features.aggregations import Aggregation, Bools, Floats
 from tidewheel.features.declaration import BatchView, WindowedView
 from tidewheel.features.kernel import BITS, COLUMNS, ID, TIME, Records, parsed
 from tidewheel.features.keys import mixed
@@ -72,6 +72,14 @@ def windowed_values(
     ``blobs`` are states of different entities, ``entity_of`` says which one a request reads. ``own`` is needed
     unless the view counts the own event as any other.
     """
+    if len(t_us) > 1:
+        # reduceat also reduces what lies between two runs; ordered by entity and time, hardly anything does.
+        order = np.lexsort((t_us, entity_of))
+        if (order[1:] < order[:-1]).any():
+            mine = None if own is None else OwnEvents(own.records[order], own.known_id[order])
+            result = np.empty((len(t_us), len(view.features)))
+            result[order] = windowed_values(view, blobs, entity_of[order], t_us[order], mine)
+            return result
     records, counts = parsed(blobs, COLUMNS + len(view.state.columns))
     own_known: Bools | None = None
     if own is not None and view.own_event != "as any":
@@ -88,7 +96,7 @@ def windowed_values(
     counting = own is not None and own_known is not None and view.own_event == "counts"
     events = _Columns(records)
     if counting and own is not None and own_known is not None:
-        mine = _Columns(own.records)
+        asked = _Columns(own.records)
         one = np.arange(len(t_us), dtype=np.int64)[:, None]
         singles = Spans(one, one + 1)
     result = np.empty((len(t_us), len(view.features)))
@@ -96,11 +104,11 @@ def windowed_values(
         position = None if column is None else view.state.column_index(column)
         partial = aggregation.partial(spans, events.values(position), events.member(bit))
         if counting and own_known is not None:
-            member = mine.member(bit)
+            member = asked.member(bit)
             unknown = np.append(~own_known, False)
             partial = aggregation.merge(
                 partial,
-                aggregation.partial(singles, mine.values(position), unknown if member is None else member & unknown),
+                aggregation.partial(singles, asked.values(position), unknown if member is None else member & unknown),
             )
         values = aggregation.finalize(partial)
         for feature_index, window_index in indexes:
@@ -151,9 +159,9 @@ class _Columns:
         return self._members[bit]
 
 
-def _groups(view: WindowedView) -> list[tuple[object, str | None, int | None, list[tuple[int, int]]]]:
+def _groups(view: WindowedView) -> list[tuple[Aggregation, str | None, int | None, list[tuple[int, int]]]]:
     """Features that share one aggregation over all windows: (aggregation, column, filter, [(feature, window)])."""
-    groups: dict[tuple[object, str | None, int | None], list[tuple[int, int]]] = {}
+    groups: dict[tuple[Aggregation, str | None, int | None], list[tuple[int, int]]] = {}
     for index, feature in enumerate(view.features):
         groups.setdefault((feature.aggregation, feature.column, feature.filter_index), []).append(
             (index, feature.window_index)
@@ -186,7 +194,7 @@ def _contains(records: Records, counts: Ints, entity_of: Ints, own: OwnEvents) -
     """Whether each request's own event is in the state it reads."""
     ids, wanted = records[:, ID], own.records[:, ID]
     if len(counts) == 1 and len(wanted) == 1:
-        return own.known_id & (ids == wanted[0]).any()
+        return np.asarray(own.known_id & (ids == wanted[0]).any())
     with np.errstate(over="ignore"):
         salts = mixed(np.arange(1, len(counts) + 1, dtype=np.uint64))
     held = ids.view(np.uint64) ^ np.repeat(salts, counts)
@@ -198,7 +206,8 @@ def _without_own(
 ) -> tuple[Records, Ints, Ints]:
     """Give each request whose own event is known a copy of its entity's events without it."""
     firsts = np.cumsum(counts) - counts
-    parts, added, entity_of = [records], [], entity_of.copy()
+    parts, entity_of = [records], entity_of.copy()
+    added: list[int] = []
     for request in np.flatnonzero(own_known):
         entity = entity_of[request]
         events = records[firsts[entity] : firsts[entity] + counts[entity]]

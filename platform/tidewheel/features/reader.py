@@ -71,12 +71,12 @@ class FeatureReader:
             at += size
         values = np.full((n, len(self._features.names)), np.nan)
         for view in self._views:
-            keys, entity_of = entities[view.entity_key]
-            state = blobs[view.state.state_id]
+            _, entity_of = entities[view.entity_key]
+            mine = blobs[view.state.state_id]
             if isinstance(view, BatchView):
-                got = batch_values(view, state, entity_of, t_us)
+                got = batch_values(view, mine, entity_of, t_us)
             else:
-                got = windowed_values(view, state, entity_of, t_us, self._own(view, columns, t_us))
+                got = windowed_values(view, mine, entity_of, t_us, self._own(view, columns, t_us))
             values[:, self._places[view.name]] = got
         missing = np.isnan(values)
         if len(self._defaulted):

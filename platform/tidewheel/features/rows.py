@@ -61,16 +61,16 @@ def column_array(column: pa.ChunkedArray) -> NDArray[Any]:
     """One column as NumPy: int64 or float64 (NaN for null), bool, object text, datetime64[us]."""
     kind = column.type
     if pa.types.is_timestamp(kind):
-        return column.cast(pa.timestamp("us")).to_numpy().astype("M8[us]")
+        return np.asarray(column.cast(pa.timestamp("us")).to_numpy(), dtype="M8[us]")
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return np.array(column.to_pylist(), dtype=object)
     if pa.types.is_integer(kind) and not column.null_count:
-        return column.to_numpy().astype(np.int64)
+        return np.asarray(column.to_numpy(), dtype=np.int64)
     if pa.types.is_boolean(kind) and not column.null_count:
-        return column.to_numpy().astype(bool)
+        return np.asarray(column.to_numpy(), dtype=bool)
     if pa.types.is_boolean(kind):
         column = column.cast(pa.int8())
-    return column.cast(pa.float64()).to_numpy().astype(np.float64)
+    return np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
 
 
 def apply_defaults(values: Values, default: float | None) -> Values:
