@@ -49,7 +49,9 @@ Guard = Callable[[AbortIf, Observations, str], Finding | None]
 
 
 def errors_over_limit(limits: AbortIf, seen: Observations, version: str) -> Finding | None:
-    return _ratio_over("ErrorsOverLimit", "requests failed", seen.n_errors, seen.n_requests, limits.error_ratio, version)
+    return _ratio_over(
+        "ErrorsOverLimit", "requests failed", seen.n_errors, seen.n_requests, limits.error_ratio, version
+    )
 
 
 def degraded_over_limit(limits: AbortIf, seen: Observations, version: str) -> Finding | None:

@@ -1,0 +1,211 @@
+"""Wires one model server process together and runs it: listener, event loop, threads, status file, shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvicorn
+import uvloop
+
+from tidewheel.adapters.local_home import LocalHome, write_atomically
+from tidewheel.adapters.sqlite_store import SqliteOnlineStore
+from tidewheel.apps.model_server.asgi import ModelServerApp
+from tidewheel.apps.model_server.versions import Versions
+from tidewheel.clock import SECOND_US, Clock, SystemClock
+from tidewheel.deployment.status import ServerStatus
+from tidewheel.serving.coalescer import Coalescer
+from tidewheel.serving.last_good import LastGood
+from tidewheel.serving.load import Stores
+from tidewheel.serving.metrics import ServingMetrics
+from tidewheel.serving.prediction_log import PredictionLog
+from tidewheel.serving.prediction_record import prediction_schema
+from tidewheel.serving.shadow import ShadowScorer
+from tidewheel.serving.shipper import Shipper
+
+LOG = logging.getLogger("tidewheel.model_server")
+DRAIN_S = 0.3  # callers learn by "connection: close" that they should go elsewhere
+GRACE_S = 10
+STATUS_EVERY_US = SECOND_US // 2
+SPOOL_WAIT_S = 15.0
+
+
+def run(home_root: Path, project: str, replica: int, port: int) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code."""
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
+    )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    try:
+        listener = listen(port)
+    except OSError as error:
+        LOG.error("event=port_unusable port=%d error=%s", port, error)
+        return 1
+    # Latency over throughput: threads hand the interpreter over sooner, and collections are rare and small.
+    sys.setswitchinterval(0.001)
+    gc.set_threshold(50_000, 20, 100)
+    server = ModelServer(LocalHome(home_root.resolve()), project, replica, listener, SystemClock())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(server.serve())
+
+
+def listen(port: int) -> socket.socket:
+    """A listener on loopback that other replicas may share."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind(("127.0.0.1", port))
+    listener.listen(2048)
+    listener.setblocking(False)
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """Signals are ours: readiness goes first, and the exit code is 0."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class ModelServer:
+    """One replica of one project."""
+
+    def __init__(self, home: LocalHome, project: str, replica: int, listener: socket.socket, clock: Clock) -> None:
+        self._home, self._project, self._replica, self._clock = home, project, replica, clock
+        self._listener = listener
+        self._port = int(listener.getsockname()[1])
+        self._status_path = home.server_status / f"{project}-{replica}.json"
+        self._status: ServerStatus | None = None
+        self._metrics = ServingMetrics(project, replica)
+
+    async def serve(self) -> int:
+        home, project = self._home, self._project
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        log = await self._open_log()
+        if log is None:
+            LOG.error("event=spool_taken folder=%s", home.spool / f"{project}-{self._replica}")
+            return 1
+        self._log = log
+        self._shipper = Shipper(log, home.lake / "predictions" / project, prediction_schema({}))
+        self._shadow = ShadowScorer(log, self._clock)
+        self._coalescer = Coalescer(log, self._shadow, self._metrics, self._clock)
+        requests, shadow, watch = (SqliteOnlineStore(home.online_db) for _ in range(3))
+        stores = Stores(requests, shadow, watch, LastGood())
+        self._versions = Versions(home, project, stores, self._clock, self._changed)
+        app = ModelServerApp(project, self._versions, self._coalescer, self._metrics, self._gauges, self._clock)
+        self._coalescer.start(loop)
+        self._shadow.start()
+        config = uvicorn.Config(
+            app, http="httptools", loop="none", lifespan="off", ws="none", log_level="warning", access_log=False,
+            log_config=None, server_header=False, date_header=False, proxy_headers=False, timeout_keep_alive=75,
+            timeout_graceful_shutdown=GRACE_S, backlog=2048,
+        )  # fmt: skip
+        server = _Server(config)
+        following = asyncio.create_task(self._versions.run())
+        telling = asyncio.create_task(self._tell())
+        shipping = asyncio.create_task(self._ship_when_known())
+        serving = asyncio.create_task(server.serve(sockets=[self._listener]))
+        LOG.info("event=started project=%s replica=%d port=%d", project, self._replica, self._port)
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait({stopped, serving, following}, return_when=asyncio.FIRST_COMPLETED)
+        failed = not stopped.done()
+        app.draining = True
+        await asyncio.sleep(0 if failed else DRAIN_S)
+        server.should_exit = True
+        await serving
+        for task in (following, telling, shipping, stopped):
+            task.cancel()
+        await asyncio.gather(following, telling, shipping, stopped, return_exceptions=True)
+        await asyncio.to_thread(self._finish)
+        LOG.info("event=stopped project=%s replica=%d", project, self._replica)
+        return 1 if failed else 0
+
+    def _finish(self) -> None:
+        self._coalescer.stop()
+        self._shadow.stop()
+        self._shipper.stop()
+        self._status_path.unlink(missing_ok=True)
+
+    async def _open_log(self) -> PredictionLog | None:
+        """The spool; a predecessor that still drains gets time to end."""
+        folder = self._home.spool / f"{self._project}-{self._replica}"
+        deadline_us = self._clock.monotonic_us() + int(SPOOL_WAIT_S * SECOND_US)
+        while True:
+            try:
+                return PredictionLog(folder, self._clock)
+            except BlockingIOError:
+                if self._clock.monotonic_us() > deadline_us:
+                    return None
+                await asyncio.sleep(0.2)
+
+    async def _ship_when_known(self) -> None:
+        """Shipping needs the request's column types, which come with the first version."""
+        while self._versions.snapshot is None:
+            await asyncio.sleep(0.1)
+        self._shipper.start()
+
+    def _changed(self) -> None:
+        snapshot = self._versions.snapshot
+        if snapshot is not None:
+            columns = dict(snapshot.columns.logged)
+            self._shipper.schema = prediction_schema(columns)
+            gc.freeze()  # versions live long; collections need not walk them
+        self._write_status()
+
+    def _write_status(self) -> None:
+        snapshot = self._versions.snapshot
+        counters = self._metrics.counters() | {
+            "log_written": self._log.counters.written,
+            "log_lost": self._log.counters.lost,
+            "log_shipped": self._log.counters.shipped,
+            "shadow_dropped": self._shadow.counters.dropped,
+        }
+        self._status = ServerStatus(
+            self._project,
+            os.getpid(),
+            self._replica,
+            self._port,
+            snapshot.document.generation if snapshot else -1,
+            self._clock.now_us(),
+            self._versions.statuses(),
+            counters,
+        )
+        try:
+            write_atomically(self._status_path, self._status.to_json())
+        except OSError as error:  # a full disk must not end a server that can answer
+            LOG.warning("event=status_unwritten error=%s", error)
+
+    async def _tell(self) -> None:
+        while True:
+            if self._status is None or self._clock.now_us() - self._status.written_at_us >= STATUS_EVERY_US:
+                self._write_status()
+            await asyncio.sleep(0.25)
+
+    def _gauges(self) -> dict[str, float]:
+        log, snapshot = self._log.counters, self._versions.snapshot
+        return {
+            "prediction_log_written_total": log.written,
+            "prediction_log_lost_total": log.lost,
+            "prediction_log_shipped_total": log.shipped,
+            "prediction_log_torn_bytes_total": log.torn_bytes,
+            "prediction_log_ship_failures_total": log.ship_failures,
+            "prediction_log_failing": float(log.failing),
+            "shadow_scored_total": self._shadow.counters.scored,
+            "shadow_dropped_total": self._shadow.counters.dropped,
+            "waiting_rows": self._coalescer.waiting_rows,
+            "internal_errors_total": self._metrics.n_internal_errors,
+            "generation": snapshot.document.generation if snapshot else -1,
+            "ready": float(snapshot is not None),
+        }

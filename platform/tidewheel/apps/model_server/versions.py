@@ -1,0 +1,163 @@
+"""Follows the deployment document: loads the versions it names, swaps what is served, remembers what failed.
+
+Runs on the event loop; reading bundles and watching features happen in threads. A version that cannot be loaded
+never replaces one that serves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tidewheel.adapters.local_home import LocalHome
+from tidewheel.clock import SECOND_US, Clock
+from tidewheel.deployment.document import DeploymentDocument, Variant, document_from_json
+from tidewheel.deployment.status import VersionStatus
+from tidewheel.errors import ContractViolation, TidewheelError
+from tidewheel.findings import Finding
+from tidewheel.serving.load import LoadRefused, Stores, load_version
+from tidewheel.serving.snapshot import LoadedVersion, Snapshot, take_snapshot
+
+LOG = logging.getLogger("tidewheel.model_server")
+LOOK_EVERY_S = 0.1
+WATCH_EVERY_S = 0.5
+RETRY_AFTER_US = 10 * SECOND_US
+
+Key = tuple[str, str]  # version and digest
+
+
+class Versions:
+    """What is wanted, loaded and served. ``changed`` is called after every change, with the snapshot in place."""
+
+    def __init__(
+        self, home: LocalHome, project: str, stores: Stores, clock: Clock, changed: Callable[[], None]
+    ) -> None:
+        self._home, self._project, self._stores, self._clock = home, project, stores, clock
+        self._changed = changed
+        self._path = home.deployments / f"{project}.json"
+        self._seen: tuple[int, int, int] | None = None
+        self._wanted: DeploymentDocument | None = None
+        self._loaded: dict[Key, LoadedVersion] = {}
+        self._failed: dict[Key, tuple[Finding, int]] = {}
+        self._loading: dict[Key, asyncio.Task[None]] = {}
+        self._loader = ThreadPoolExecutor(1, "load")
+        self._watcher = ThreadPoolExecutor(1, "watch")
+        self.snapshot: Snapshot | None = None
+
+    async def run(self) -> None:
+        """Follow the document until cancelled."""
+        watch = asyncio.create_task(self._watch_features())
+        try:
+            while True:
+                self._look()
+                self._load_what_is_missing()
+                self._swap_if_able()
+                await asyncio.sleep(LOOK_EVERY_S)
+        finally:
+            watch.cancel()
+            self._loader.shutdown(wait=False, cancel_futures=True)
+            self._watcher.shutdown(wait=False, cancel_futures=True)
+
+    def statuses(self) -> dict[str, VersionStatus]:
+        """Every version that the document names or that serves."""
+        told: dict[str, VersionStatus] = {}
+        wanted = self._wanted.variants if self._wanted else ()
+        for key in (*self._loaded, *((v.version, v.digest) for v in wanted)):
+            version, digest = key
+            if key in self._loaded:
+                told[version] = VersionStatus(digest, "ready", features_ready=self._loaded[key].freshness.ready)
+            elif key in self._failed:
+                finding = self._failed[key][0]
+                told.setdefault(version, VersionStatus(digest, "failed", finding.reason, finding.message))
+            else:
+                told.setdefault(version, VersionStatus(digest, "loading"))
+        return told
+
+    def _look(self) -> None:
+        """Read the document where its file changed."""
+        try:
+            stat = self._path.stat()
+        except OSError:
+            return  # not written yet, or being written again: what is served stays
+        mark = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        if mark == self._seen:
+            return
+        self._seen = mark
+        try:
+            document = document_from_json(self._path.read_bytes(), str(self._path))
+            if document.project != self._project:
+                raise ContractViolation(f"{self._path}: is about {document.project!r}, not {self._project!r}")
+        except (OSError, TidewheelError) as error:
+            LOG.warning("event=document_refused error=%s", error)
+            return
+        self._wanted = document
+        self._failed.clear()  # a new document is a new chance
+        self._changed()
+
+    def _load_what_is_missing(self) -> None:
+        if self._wanted is None:
+            return
+        first = (*self._wanted.weights, *self._wanted.shadow)
+        for variant in sorted(self._wanted.variants, key=lambda v: v.version not in first):
+            key = (variant.version, variant.digest)
+            if key in self._failed and self._clock.monotonic_us() >= self._failed[key][1]:
+                del self._failed[key]
+            if key not in self._loaded and key not in self._failed and key not in self._loading:
+                self._loading[key] = asyncio.create_task(self._load(key, variant, self._home.bundles / variant.digest))
+
+    async def _load(self, key: Key, variant: Variant, folder: Path) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            loaded = await loop.run_in_executor(self._loader, load_version, folder, variant, self._stores)
+        except LoadRefused as error:
+            LOG.warning("event=version_refused version=%s reason=%s message=%s", *key[:1], error.finding.reason, error)
+            self._failed[key] = (error.finding, self._clock.monotonic_us() + RETRY_AFTER_US)
+        else:
+            self._loaded[key] = loaded
+            await loop.run_in_executor(self._watcher, look_at_features, loaded, self._clock.now_us())
+            LOG.info("event=version_ready version=%s digest=%s", key[0], key[1][:12])
+        finally:
+            del self._loading[key]
+        self._swap_if_able()
+        self._changed()
+
+    def _swap_if_able(self) -> None:
+        """Serve the wanted document as soon as every version that it routes to is ready."""
+        wanted = self._wanted
+        if wanted is None or wanted.champion is None:
+            return
+        named = {(variant.version, variant.digest) for variant in wanted.variants}
+        ready = [self._loaded[key] for key in named & self._loaded.keys()]
+        names = {version.version for version in ready}
+        if not wanted.weights.keys() <= names:
+            return
+        served = self.snapshot
+        if served is not None and served.document == wanted and served.versions.keys() == names:
+            return
+        self.snapshot = take_snapshot(wanted, ready)
+        for key in self._loaded.keys() - named:
+            del self._loaded[key]
+        self._changed()
+
+    async def _watch_features(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            before = self.statuses()
+            for version in tuple(self._loaded.values()):
+                await loop.run_in_executor(self._watcher, look_at_features, version, self._clock.now_us())
+            if self.statuses() != before:
+                self._changed()
+            await asyncio.sleep(WATCH_EVERY_S)
+
+
+def look_at_features(version: LoadedVersion, now_us: int) -> None:
+    """Set a version's freshness by what the store says; an unreachable store leaves the last word on staleness."""
+    try:
+        version.freshness.ready = version.watch_reader.caught_up()
+        version.freshness.stale = tuple(f"StaleFeatures:{view}" for view in version.watch_reader.stale_views(now_us))
+    except TidewheelError as error:
+        version.freshness.ready = False
+        LOG.warning("event=features_unwatched version=%s error=%s", version.version, error)

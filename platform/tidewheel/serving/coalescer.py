@@ -1,0 +1,188 @@
+"""Brings concurrent requests together: one feature read and one model run per version for all that wait.
+
+An idle server adds no wait: a request goes to the worker thread in the same turn of the event loop. While the
+thread is busy, requests gather and go next, together. A request whose deadline comes first is answered by the
+ladder on the event loop; while the thread is overdue, later requests do not wait for it either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from tidewheel.clock import Clock
+from tidewheel.errors import TidewheelError, Unavailable
+from tidewheel.serving.metrics import ServingMetrics
+from tidewheel.serving.prediction_log import PredictionLog
+from tidewheel.serving.predictor import Answered, answer, make_batch, records, replies
+from tidewheel.serving.request import Overloaded, PredictReply, PredictRequest
+from tidewheel.serving.shadow import ShadowScorer
+from tidewheel.serving.snapshot import Snapshot
+
+MAX_BATCH_ROWS = 1024
+MAX_WAITING_ROWS = 16_384
+LATE = "FeaturesLate"
+
+
+class _Pending:
+    """A request on its way. Whoever pops the ticket answers it: the worker or the deadline, never both."""
+
+    __slots__ = ("deadline_us", "future", "request", "snapshot", "ticket")
+
+    def __init__(
+        self, request: PredictRequest, snapshot: Snapshot, future: asyncio.Future[PredictReply], deadline_us: int
+    ) -> None:
+        self.request, self.snapshot, self.future, self.deadline_us = request, snapshot, future, deadline_us
+        self.ticket = [None]
+
+    def claim(self) -> bool:
+        try:
+            self.ticket.pop()  # atomic under the interpreter's lock
+        except IndexError:
+            return False
+        return True
+
+
+_Outcome = tuple[_Pending, "PredictReply | TidewheelError"]
+
+
+class Coalescer:
+    """One per server process; ``submit`` on the event loop, everything slow on one worker thread."""
+
+    def __init__(self, log: PredictionLog, shadow: ShadowScorer, metrics: ServingMetrics, clock: Clock) -> None:
+        self._log, self._shadow, self._metrics, self._clock = log, shadow, metrics, clock
+        self._waiting: deque[_Pending] = deque()
+        self._waiting_rows = 0
+        self._busy = self._overdue = self._flush_due = False
+        self._row_us = 50.0  # moving mean of the time one row takes, for admission
+        self._work: queue.SimpleQueue[list[_Pending] | None] = queue.SimpleQueue()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="predict", daemon=True)
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread after what it has; call when no request is on its way."""
+        self._work.put(None)
+        self._thread.join(timeout=5.0)
+
+    @property
+    def waiting_rows(self) -> int:
+        return self._waiting_rows
+
+    def submit(self, request: PredictRequest, snapshot: Snapshot) -> asyncio.Future[PredictReply]:
+        """The reply to come. Raises Overloaded where it could not be answered in time."""
+        assert self._loop is not None
+        deadline_us = snapshot.champion.project.serving.deadline_us
+        estimate_us = (self._waiting_rows + request.n_rows) * self._row_us
+        if self._waiting_rows and (self._waiting_rows >= MAX_WAITING_ROWS or estimate_us > deadline_us):
+            raise Overloaded(f"{self._waiting_rows} rows wait already; try again later")
+        future: asyncio.Future[PredictReply] = self._loop.create_future()
+        # A fifth of the deadline, at most 5 ms, is kept for answering by the ladder.
+        margin_us = min(5_000, deadline_us // 5)
+        pending = _Pending(request, snapshot, future, request.arrived_us + deadline_us - margin_us)
+        if self._overdue:
+            self._answer_late([pending])
+            return future
+        self._waiting.append(pending)
+        self._waiting_rows += request.n_rows
+        if not self._busy and not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
+        return future
+
+    def _flush(self) -> None:
+        """Hand the worker what waits, as far as one batch holds."""
+        self._flush_due = False
+        if self._busy or not self._waiting:
+            return
+        assert self._loop is not None
+        taken: list[_Pending] = []
+        rows = 0
+        while self._waiting and (not taken or rows + self._waiting[0].request.n_rows <= MAX_BATCH_ROWS):
+            pending = self._waiting.popleft()
+            taken.append(pending)
+            rows += pending.request.n_rows
+        self._waiting_rows -= rows
+        self._busy = True
+        self._work.put(taken)
+        wait_us = min(pending.deadline_us for pending in taken) - self._clock.monotonic_us()
+        self._timer = self._loop.call_later(max(wait_us, 0) / 1e6, self._deadline, taken)
+
+    def _deadline(self, taken: Sequence[_Pending]) -> None:
+        """The worker was not in time for ``taken``: neither they nor those behind them wait longer."""
+        self._overdue = True
+        late = [*taken, *self._waiting]
+        self._waiting.clear()
+        self._waiting_rows = 0
+        self._answer_late(late)
+
+    def _answer_late(self, late: Sequence[_Pending]) -> None:
+        self._settle(self._process([pending for pending in late if pending.claim()], LATE, claimed=True))
+
+    def _run(self) -> None:
+        assert self._loop is not None
+        while (taken := self._work.get()) is not None:
+            began_us = self._clock.monotonic_us()
+            try:
+                outcome = self._process(taken, None, claimed=False)
+            except Exception as error:  # our own fault must not end the thread
+                self._metrics.internal_error(error)
+                failure = Unavailable("the server could not answer; its log says why")
+                outcome = [(pending, failure) for pending in taken if pending.claim()]
+            took_us = self._clock.monotonic_us() - began_us
+            self._loop.call_soon_threadsafe(self._done, taken, outcome, took_us)
+
+    def _process(self, taken: Sequence[_Pending], late: str | None, *, claimed: bool) -> list[_Outcome]:
+        """Answer, claim, log, in this order: a record is written for each reply that goes out, before it does."""
+        outcome: list[_Outcome] = []
+        for snapshot, group in _by_snapshot(taken):
+            answered = answer(make_batch(snapshot, [pending.request for pending in group]), late)
+            ours = [claimed or pending.claim() for pending in group]
+            written = records(answered, ours, self._clock)
+            if written:
+                self._log.write(written)
+                self._metrics.predicted(written)
+            mine: Callable[[int], bool] = ours.__getitem__
+            outcome += [
+                (pending, reply)
+                for index, (pending, reply) in enumerate(zip(group, replies(answered), strict=True))
+                if mine(index)
+            ]
+            if all(ours):
+                self._shadow.offer(answered)
+        return outcome
+
+    def _done(self, taken: Sequence[_Pending], outcome: Sequence[_Outcome], took_us: int) -> None:
+        self._timer.cancel()
+        self._busy = self._overdue = False
+        rows = sum(pending.request.n_rows for pending in taken)
+        self._row_us += 0.1 * (min(took_us / max(rows, 1), 100_000.0) - self._row_us)
+        self._metrics.batch(rows, took_us)
+        self._settle(outcome)
+        self._flush()
+
+    @staticmethod
+    def _settle(outcome: Sequence[_Outcome]) -> None:
+        for pending, reply in outcome:
+            if pending.future.done():  # the caller went away
+                continue
+            if isinstance(reply, PredictReply):
+                pending.future.set_result(reply)
+            else:
+                pending.future.set_exception(reply)
+
+
+def _by_snapshot(taken: Sequence[_Pending]) -> list[tuple[Snapshot, list[_Pending]]]:
+    groups: dict[int, tuple[Snapshot, list[_Pending]]] = {}
+    for pending in taken:
+        groups.setdefault(id(pending.snapshot), (pending.snapshot, []))[1].append(pending)
+    return list(groups.values())
+
+
+__all__ = ["Answered", "Coalescer"]

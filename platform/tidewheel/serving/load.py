@@ -1,0 +1,93 @@
+"""A bundle on disk to a version that may serve: verified, golden-checked, with the features it was trained on.
+
+Runs in a background thread of the model server. It runs features.py of the bundle, after the digest was verified.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tidewheel.bundle.loader import load_bundle
+from tidewheel.bundle.manifest import verify
+from tidewheel.deployment.document import Variant
+from tidewheel.errors import ContractViolation, TidewheelError
+from tidewheel.features.load import load_features
+from tidewheel.features.ports import OnlineStore
+from tidewheel.features.reader import FeatureReader
+from tidewheel.findings import Finding
+from tidewheel.serving.decide import DecisionBands
+from tidewheel.serving.ladder import Ladder
+from tidewheel.serving.last_good import LastGood, RememberingStore
+from tidewheel.serving.snapshot import Freshness, LoadedVersion, request_columns
+from tidewheel.spec.load import load_project
+
+
+@dataclass(frozen=True)
+class Stores:
+    """The online store as each thread of a server sees it, and what was last read from it."""
+
+    requests: OnlineStore
+    shadow: OnlineStore
+    watch: OnlineStore
+    memory: LastGood
+
+
+class LoadRefused(TidewheelError):
+    """A version that must not serve; ``finding`` says why."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(finding.message)
+        self.finding = finding
+
+
+def load_version(folder: Path, variant: Variant, stores: Stores) -> LoadedVersion:
+    """Raises LoadRefused with reason DigestMismatch, GoldenMismatch, BundleInvalid or LoadFailed."""
+    return _or_refused("DigestMismatch", variant, lambda: _load(folder, variant, stores))
+
+
+def _load(folder: Path, variant: Variant, stores: Stores) -> LoadedVersion:
+    verify(folder, variant.digest)
+    return _or_refused("BundleInvalid", variant, lambda: _load_verified(folder, variant, stores))
+
+
+def _load_verified(folder: Path, variant: Variant, stores: Stores) -> LoadedVersion:
+    bundle = load_bundle(folder, variant.digest)
+    project = load_project(folder)
+    features = load_features(folder, project)
+    if features.digest != bundle.plan.feature_digest or features.names != bundle.plan.names:
+        raise ContractViolation(f"{folder}: features.py does not declare the features of serving_plan.json")
+    fallback = project.serving.fallback
+    keep = fallback is not None and fallback.last_good_us is not None
+    remembering = RememberingStore(stores.requests, stores.memory) if keep else None
+    return LoadedVersion(
+        version=variant.version,
+        digest=variant.digest,
+        project=project,
+        features=features,
+        columns=request_columns(project, features),
+        scorer=bundle.scorer,
+        bands=DecisionBands(variant.decision),
+        reader=FeatureReader(features, remembering or stores.requests),
+        shadow_reader=FeatureReader(features, stores.shadow),
+        watch_reader=FeatureReader(features, stores.watch),
+        remembering=remembering,
+        ladder=Ladder(features, fallback, stores.memory),
+        freshness=Freshness(),
+    )
+
+
+def _or_refused(reason: str, variant: Variant, load: Callable[[], LoadedVersion]) -> LoadedVersion:
+    try:
+        return load()
+    except LoadRefused:
+        raise
+    except ContractViolation as error:
+        found = "GoldenMismatch" if "GoldenMismatch" in str(error) else reason
+        raise LoadRefused(Finding(found, str(error), "critical", variant.version)) from error
+    except TidewheelError as error:
+        raise LoadRefused(Finding("BundleInvalid", str(error), "critical", variant.version)) from error
+    except Exception as error:  # project code and parsers raise what they like; the old version keeps serving
+        message = f"{type(error).__name__}: {error}"
+        raise LoadRefused(Finding("LoadFailed", message, "critical", variant.version)) from error

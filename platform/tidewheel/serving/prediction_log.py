@@ -1,0 +1,122 @@
+"""Where predictions are kept: spooled on disk before the reply, then shipped to the lake.
+
+``write`` returns after the operating system has the bytes, so an acknowledged prediction survives kill -9 of the
+process (not a power loss). A full disk never fails a request: what could not be written is counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tidewheel.clock import Clock
+from tidewheel.serving.prediction_record import PredictionRecord, encode_frames
+
+MAX_SPOOL_BYTES = 1 << 30
+SEGMENT_SUFFIX = ".spool"
+
+
+@dataclass
+class LogCounters:
+    """What happened to records since the process started."""
+
+    written: int = 0
+    lost: int = 0  # could not be spooled: disk full or spool over its limit
+    shipped: int = 0
+    torn_bytes: int = 0  # cut off the end of a spool: never acknowledged
+    ship_failures: int = 0
+    failing: bool = False  # the newest write failed
+
+
+class PredictionLog:
+    """The spool of one process. Thread-safe. ``folder`` is locked, so that nobody ships a living spool."""
+
+    def __init__(self, folder: Path, clock: Clock, max_spool_bytes: int = MAX_SPOOL_BYTES) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.counters = folder, LogCounters()
+        self._clock, self._max_bytes = clock, max_spool_bytes
+        self._owner = lock_folder(folder)
+        if self._owner is None:
+            raise BlockingIOError(f"{folder}: another model server writes this spool")
+        self._lock = threading.Lock()
+        self._segment: int | None = None
+        self._path = folder
+        self._size = self._waiting = 0
+
+    def write(self, records: Sequence[PredictionRecord]) -> bool:
+        """Spool records with one write; False where they are lost (counted, never raised)."""
+        data = encode_frames(records)
+        with self._lock:
+            try:
+                self._append(data)
+            except OSError:
+                self.counters.lost += len(records)
+                self.counters.failing = True
+                return False
+            self.counters.written += len(records)
+            self.counters.failing = False
+            return True
+
+    def _append(self, data: bytes) -> None:
+        if self._waiting + self._size + len(data) > self._max_bytes:
+            raise OSError("spool over its limit")
+        if self._segment is None:
+            self._open()
+        assert self._segment is not None
+        written = 0
+        try:
+            while written < len(data):
+                written += os.write(self._segment, data[written:] if written else data)
+        except OSError:
+            # A half-written frame in the middle would hide every record behind it.
+            os.ftruncate(self._segment, self._size)
+            os.lseek(self._segment, self._size, os.SEEK_SET)
+            raise
+        self._size += len(data)
+
+    def _open(self) -> None:
+        # A name is never used twice, also across restarts: the lake's part is named after the segment.
+        newest = max((int(path.stem) for path in segments(self.folder)), default=0)
+        self._path = self.folder / f"{max(self._clock.now_us(), newest + 1):017d}{SEGMENT_SUFFIX}"
+        self._segment = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._size = 0
+
+    def rotate(self) -> tuple[Path, ...]:
+        """Close the open segment where it holds anything; every closed segment, oldest first."""
+        with self._lock:
+            if self._segment is not None and self._size:
+                os.close(self._segment)
+                self._segment, self._size = None, 0
+            closed = tuple(path for path in segments(self.folder) if self._segment is None or path != self._path)
+            self._waiting = sum(path.stat().st_size for path in closed)
+            return closed
+
+    def close(self) -> None:
+        """Release the spool; what is in it is shipped by whoever takes it next."""
+        with self._lock:
+            if self._segment is not None:
+                os.close(self._segment)
+                self._segment = None
+        if self._owner is not None:
+            os.close(self._owner)
+            self._owner = None
+
+
+def segments(folder: Path) -> list[Path]:
+    """Segments of a spool, oldest first."""
+    return sorted(folder.glob(f"*{SEGMENT_SUFFIX}"))
+
+
+def lock_folder(folder: Path) -> int | None:
+    """Take a spool for this process; None where a living process has it. Closing the descriptor releases it."""
+    descriptor = os.open(folder / "owner.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    with contextlib.suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return descriptor
+    os.close(descriptor)
+    return None

@@ -1,0 +1,149 @@
+"""One row of the prediction log: how it is framed in the spool and what columns it has in the lake.
+
+A frame is length, CRC-32 and a msgpack map, so that a torn or damaged tail is seen and cut off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from tidewheel.records import PREDICTION_COLUMNS, REQUEST_PREFIX
+
+_HEAD = struct.Struct("<II")
+MAX_FRAME_BYTES = 16 * 2**20
+_LISTS = {"list<double>": pa.list_(pa.float64()), "list<string>": pa.list_(pa.string())}
+_NAMES = tuple(PREDICTION_COLUMNS)
+_ALIASES = {"float64": "double", "float32": "float"}
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder()
+
+
+class PredictionRecord(msgspec.Struct, array_like=True, gc=False):
+    """Values in the order of ``records.PREDICTION_COLUMNS``; ``features`` are float64 bytes, ``columns`` the request's.
+
+    ``columns`` maps a request column to its value; types are those of the schema that the log was opened with.
+    """
+
+    record_id: str
+    request_id: str
+    project: str
+    version: str
+    digest: str
+    role: str
+    generation: int
+    event_time_us: int
+    event_id: str
+    unit: str
+    features: bytes
+    feature_digest: str
+    score: float | None
+    decision: str
+    degraded: bool
+    reasons: Sequence[str]
+    latency_us: int
+    logged_at_us: int
+    columns: dict[str, Any]
+
+
+_record_decoder = msgspec.msgpack.Decoder(PredictionRecord)
+
+
+def record_id(project: str, request_id: str, version: str, role: str) -> str:
+    """The key by which duplicates drop: one per request and version that scored it."""
+    text = f"{project}\x00{request_id}\x00{version}\x00{'shadow' if role == 'shadow' else ''}"
+    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=12).hexdigest()
+
+
+def prediction_schema(request_columns: Mapping[str, str]) -> pa.Schema:
+    """Arrow schema of the log; ``request_columns`` maps the request's columns to spec types."""
+    fields = [
+        pa.field(name, _LISTS[kind] if kind in _LISTS else pa.type_for_alias(kind))
+        for name, kind in PREDICTION_COLUMNS.items()
+    ]
+    fields += [
+        pa.field(REQUEST_PREFIX + name, pa.type_for_alias(_ALIASES.get(kind, kind)))
+        for name, kind in request_columns.items()
+    ]
+    return pa.schema(fields)
+
+
+def encode_frames(records: Iterable[PredictionRecord]) -> bytes:
+    """Frames of several records, to be written at once."""
+    parts: list[bytes] = []
+    for record in records:
+        payload = _encoder.encode(record)
+        parts += (_HEAD.pack(len(payload), zlib.crc32(payload)), payload)
+    return b"".join(parts)
+
+
+def decode_frames(data: bytes) -> tuple[list[PredictionRecord], int]:
+    """The records of whole frames and the offset behind the last good one; the rest is a torn tail."""
+    records: list[PredictionRecord] = []
+    good = 0
+    for payload, end in _frames(data):
+        try:
+            records.append(_record_decoder.decode(payload))
+        except msgspec.DecodeError:
+            break
+        good = end
+    return records, good
+
+
+def _frames(data: bytes) -> Iterator[tuple[bytes, int]]:
+    at = 0
+    while at + _HEAD.size <= len(data):
+        length, checksum = _HEAD.unpack_from(data, at)
+        start, at = at + _HEAD.size, at + _HEAD.size + length
+        if length > MAX_FRAME_BYTES or at > len(data):
+            return
+        payload = data[start:at]
+        if zlib.crc32(payload) != checksum:
+            return
+        yield payload, at
+
+
+def to_table(records: Sequence[PredictionRecord], schema: pa.Schema) -> pa.Table:
+    """Records as a table of ``schema``; the first record of an id stays, a column that a record lacks is null."""
+    kept = list({record.record_id: record for record in reversed(records)}.values())[::-1]
+    columns: list[pa.Array] = []
+    for field in schema:
+        if field.name.startswith(REQUEST_PREFIX):
+            name = field.name.removeprefix(REQUEST_PREFIX)
+            columns.append(_column([record.columns.get(name) for record in kept], field.type))
+        elif field.name == "features":
+            columns.append(_vectors([record.features for record in kept]))
+        else:
+            columns.append(pa.array([getattr(record, field.name) for record in kept], field.type))
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
+    try:
+        return pa.array(values, kind)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        # A version with another schema wrote them: what fits the present type is kept.
+        return pa.array([_one(value, kind) for value in values], kind)
+
+
+def _one(value: Any, kind: pa.DataType) -> Any:
+    try:
+        return pa.scalar(value, kind).as_py()
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        return None
+
+
+def _vectors(raw: list[bytes]) -> pa.Array:
+    vectors: list[NDArray[np.float64]] = [np.frombuffer(value, dtype="<f8") for value in raw]
+    offsets = np.cumsum([0, *(len(vector) for vector in vectors)]).astype(np.int32)
+    flat = np.concatenate(vectors) if vectors else np.empty(0)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat, pa.float64()))

@@ -1,0 +1,59 @@
+"""PredictRequest and PredictReply: what every protocol is decoded to and encoded from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tidewheel.errors import InputError, TidewheelError
+
+
+class BadRequest(InputError):
+    """The caller's fault (400): names the field, what was got and what is allowed."""
+
+
+class TooLarge(TidewheelError):
+    """The body is over the limit (413)."""
+
+
+class Overloaded(TidewheelError):
+    """More requests wait than can be answered in time (503); ``retry_after_s`` says when to come back."""
+
+    def __init__(self, message: str, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(slots=True, eq=False)
+class PredictRequest:
+    """Rows to decide about. ``columns`` holds keys and request columns, each a list of n values, None where missing.
+
+    ``t_us`` is the event time of each row; ``arrived_us`` is monotonic, the first byte's time. ``pinned`` is the
+    version the caller asked for, None for whoever serves the unit.
+    """
+
+    request_id: str
+    n_rows: int
+    columns: dict[str, list[Any]]
+    event_ids: list[str]
+    t_us: list[int]
+    arrived_us: int
+    pinned: str | None = None
+
+    def row_id(self, row: int) -> str:
+        """Id of one row: the request's own where it has one row."""
+        return self.request_id if self.n_rows == 1 else f"{self.request_id}/{row}"
+
+
+@dataclass(slots=True, eq=False)
+class PredictReply:
+    """One value per row. ``scores`` None where nothing could score; ``versions`` empty where no model did."""
+
+    scores: list[float | None]
+    decisions: list[str]
+    versions: list[str]
+    reasons: list[tuple[str, ...]] = field(default_factory=list)
+
+    @property
+    def degraded(self) -> list[bool]:
+        return [bool(reasons) for reasons in self.reasons]
