@@ -25,6 +25,7 @@ REASONS: dict[str, str] = {
     "CadenceDue": "The declared cadence asks for a retrain",
     "DriftPersists": "A finding that asks for a retrain held in N of the last M runs and holds now",
     "DataUnhealthy": "The data is broken, so training on it is refused",
+    "MonitorMissing": "The monitor did not finish for this time, so nobody knows whether the data is healthy",
     "NotPersistent": "A finding that asks for a retrain has not held long enough",
     "NotEnoughLabels": "Too few mature labels since the change",
     "CooldownActive": "The last retrain is too recent",
@@ -49,6 +50,8 @@ REASONS: dict[str, str] = {
     "FlipsOverLimit": "Too many decisions differ from the champion's",
     "LatencyOverLimit": "The p99 latency is over the rollout's limit",
     "RolloutDone": "All steps of the rollout passed",
+    "AliasMoved": "A person moved an alias that a rollout is about",
+    "ApprovalRefused": "A person refused the promotion",
     # what a plan guard says
     "EmptyRegistry": "The registry read came back empty although versions are served",
     "TooManyRemovals": "The plan would remove more than 30% of the services",

@@ -66,7 +66,7 @@ def decision_id(kind: str, as_of_us: int, suffix: str = "") -> str:
 class Decisions(Store):
     """The decisions' part of the journal."""
 
-    def record_decision(  # noqa: PLR0917 - the order of the record's own columns
+    def record_decision(
         self,
         project: str,
         kind: str,

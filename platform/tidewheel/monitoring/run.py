@@ -1,0 +1,86 @@
+"""One monitor run: gather, check, record. Running it again for the same time gives the same end state.
+
+Called by `tidewheel monitor`. The findings are recorded before any report is drawn, so a report cannot lose them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from tidewheel.findings import Finding
+from tidewheel.journal.ledger import Journal
+from tidewheel.monitoring.checks import findings_of
+from tidewheel.monitoring.gather import Champion, gather
+from tidewheel.monitoring.given import MonitorInput
+from tidewheel.monitoring.paths import MonitorPaths
+from tidewheel.monitoring.served import write_profile
+from tidewheel.monitoring.skew import Recompute
+from tidewheel.spec.project import ModelProject
+
+STAGE = "monitor"
+
+
+@dataclass(frozen=True)
+class MonitorResult:
+    """What a run saw and found."""
+
+    given: MonitorInput
+    findings: tuple[Finding, ...]
+    n_labels_mature: int
+
+    @property
+    def drift(self) -> dict[str, float]:
+        """Per feature the index that counts: against the nearest reference."""
+        features = [*self.given.features, *([self.given.score] if self.given.score else [])]
+        return {one.name: min(c.psi for c in one.comparisons) for one in features if one.comparisons}
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float | int]]:
+        """The metric with its interval, and its value per slice."""
+        measured = self.given.performance
+        if measured is None:
+            return {}
+        told: dict[str, dict[str, float | int]] = {
+            measured.metric: {
+                "value": measured.value,
+                "low": measured.low,
+                "high": measured.high,
+                "n": measured.n,
+                "min": measured.minimum,
+            }
+        }
+        for name, value, n in measured.slices:
+            told[f"{measured.metric}[{name}]"] = {"value": value, "n": n}
+        return told
+
+
+def run_monitor(
+    project: ModelProject,
+    paths: MonitorPaths,
+    journal: Journal,
+    champion: Champion | None,
+    as_of_us: int,
+    recompute: Recompute | None = None,
+) -> MonitorResult:
+    """Look at (as_of - every, as_of] and record what was found. Raises InputError where a lake file is unreadable."""
+    journal.start_run(project.name, STAGE, as_of_us)
+    gathered = gather(project, paths, champion, as_of_us, recompute)
+    found = findings_of(gathered.given)
+    clean = not any(finding.reason in ("FeedBroken", "DegradedServing") for finding in found)
+    drifted = any(finding.reason in ("FeatureDrift", "ScoreDrift") for finding in found)
+    write_profile(paths.run(project.name, as_of_us), replace(gathered.served, clean=clean, drifted=drifted))
+    context = {"version": gathered.given.champion, "digest": champion.digest if champion else None}
+    journal.record_findings(project.name, as_of_us, found, context, stage=STAGE)
+    result = MonitorResult(gathered.given, found, gathered.n_labels_mature)
+    journal.finish_run(
+        project.name,
+        STAGE,
+        as_of_us,
+        {
+            "exit_code": 0,
+            "n_predictions": gathered.given.n_predictions,
+            "n_findings": len(found),
+            "reasons": sorted({finding.reason for finding in found}),
+        },
+    )
+    return result
