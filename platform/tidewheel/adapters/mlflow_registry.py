@@ -25,7 +25,7 @@ from tidewheel.errors import Conflict, ContractViolation, NotFound
 DIGEST_TAG = "tidewheel.digest"
 FOLDER = "bundle"  # of the artifacts of a version
 _PAGE = 200
-_MAX_RUN_TAG = 5000
+_MAX_RUN_TAG = 5000  # longer ones stay on the version, whose limit is 100,000
 
 
 class MlflowRegistry:
@@ -65,7 +65,7 @@ class MlflowRegistry:
                         "mlflow.user": getpass.getuser(),
                         "mlflow.source.name": "tidewheel train",
                         "mlflow.source.type": "LOCAL",
-                        **{key: value[:_MAX_RUN_TAG] for key, value in tags.items()},
+                        **{key: value for key, value in tags.items() if len(value) <= _MAX_RUN_TAG},
                         DIGEST_TAG: digest,
                     }
                 ),

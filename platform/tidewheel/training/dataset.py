@@ -16,6 +16,7 @@ from tidewheel.clock import utc_text
 from tidewheel.errors import ContractViolation, InputError
 from tidewheel.features.declaration import FeatureSet
 from tidewheel.features.rows import TrainingRows
+from tidewheel.features.vector import model_input
 from tidewheel.spec.project import ModelProject
 from tidewheel.training.frame import TrainingFrame, frame_of
 
@@ -83,7 +84,10 @@ def labelled_dataset(
         columns=list(grouping),
     )
     plain = {name.removeprefix("group."): values for name, values in frame.columns.items()}
-    return Dataset(TrainingFrame(features.names, frame.x, frame.y, frame.event_time_us, plain), ids, found.n_unmatched)
+    # As float32 now, not only when a model is given them: an engine that adds in parallel differs in the last bit of a
+    # float64 from run to run, and equal data should give an equal bundle.
+    x = model_input(frame.x).astype(np.float64)
+    return Dataset(TrainingFrame(features.names, x, frame.y, frame.event_time_us, plain), ids, found.n_unmatched)
 
 
 def aligned(ids: pa.ChunkedArray, other_ids: pa.ChunkedArray, values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -89,9 +89,6 @@ def check_frame(frame: TrainingFrame, what: str, start_us: int, end_us: int) -> 
             f"{where}: {frame.n_positive} of {len(frame)} labels are positive; "
             f"at least {MIN_POSITIVES} of each kind are needed"
         )
-    endless = [name for index, name in enumerate(frame.names) if np.isinf(frame.x[:, index]).any()]
-    if endless:
-        raise InputError(f"{where}: infinite values in {', '.join(endless)}; a feature must be finite or missing")
 
 
 def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:

@@ -6,11 +6,13 @@ registry knows a digest once.
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ from tidewheel.training.split import Split, split_for
 
 GATE_TAG = "gate"
 DECISION_TAG = "tidewheel.decision"
+RESULT_TAG = "tidewheel.result"
 N_STEPS = 8  # what ``on_step`` is told in one run
 
 
@@ -102,6 +105,8 @@ def train_version(
 ) -> Trained:
     """Make, judge and register a version as of a time. ``folder`` holds project.yaml and features.py."""
     split = split_for(project, as_of_us)
+    # XGBoost takes seconds to import, and the engine that computes features leaves a core idle meanwhile.
+    threading.Thread(target=importlib.import_module, args=("xgboost",), daemon=True).start()
     shop.on_step("champion")
     serving = _champion_version(project, shop)
     shop.on_step("features")
@@ -127,14 +132,20 @@ def train_version(
 
         place(shop.bundles / candidate.digest, candidate.digest, fill)
     shop.on_step("register")
-    version = _register(project, features, candidate, split, as_of_us, serving, decision, shop)
-    alias = _set_alias(project, version, candidate, shop) if version else None
-    return Trained(candidate, split, as_of_us, version, serving.number if serving else None, alias, data.n_unmatched)
+    trained = Trained(candidate, split, as_of_us, None, serving.number if serving else None, None, data.n_unmatched)
+    if shop.registry is None:
+        return trained
+    version = _register(project, features, trained, serving, decision, shop)
+    return replace(trained, version=version, alias=_set_alias(project, version, shop.registry))
 
 
-def made_by(registry: ModelRegistry, name: str, decision: str) -> Version | None:
-    """The version that an earlier run of the decision registered."""
-    return next((v for v in registry.versions(name) if v.tags.get(DECISION_TAG) == decision), None)
+def resumed(project: ModelProject, registry: ModelRegistry, decision: str) -> dict[str, Any] | None:
+    """The result of an earlier run of the decision that registered its version and then died, its alias set now."""
+    made = next((v for v in registry.versions(project.name) if v.tags.get(DECISION_TAG) == decision), None)
+    if made is None or RESULT_TAG not in made.tags:
+        return None
+    result: dict[str, Any] = json.loads(made.tags[RESULT_TAG])
+    return {**result, "version": made.number, "alias": _set_alias(project, made, registry)}
 
 
 def _champion_version(project: ModelProject, shop: Workshop) -> Version | None:
@@ -182,21 +193,19 @@ def _scored_champion(
 def _register(
     project: ModelProject,
     features: FeatureSet,
-    candidate: Candidate,
-    split: Split,
-    as_of_us: int,
+    trained: Trained,
     serving: Version | None,
     decision: str,
     shop: Workshop,
-) -> Version | None:
-    if shop.registry is None:
-        return None
+) -> Version:
+    assert shop.registry is not None
+    candidate, split = trained.candidate, trained.split
     gate = "pass" if candidate.gate.action == PASS else "refused"
     findings = json.dumps([asdict(finding) for finding in candidate.gate.findings])
     tags = {
         GATE_TAG: gate,
         "tidewheel.findings": findings,
-        "tidewheel.as_of": utc_text(as_of_us),
+        "tidewheel.as_of": utc_text(trained.as_of_us),
         "tidewheel.window": f"{utc_text(split.train_start_us)}/{utc_text(split.train_end_us)}",
         "tidewheel.holdout": f"{utc_text(split.test_start_us)}/{utc_text(split.test_end_us)}",
         "tidewheel.label_delay": duration_text(project.label.delay_us),
@@ -206,6 +215,7 @@ def _register(
         "tidewheel.code_version": __version__,
         "tidewheel.parent_version": serving.number if serving else "none",
         "tidewheel.parent_digest": serving.digest if serving else "none",
+        RESULT_TAG: json.dumps(trained.to_json()),
         **({DECISION_TAG: decision} if decision else {}),
     }
     params = {
@@ -221,25 +231,29 @@ def _register(
         metrics=_flat_metrics(candidate),
         params=params,
     )
-    for key in (GATE_TAG, "tidewheel.findings", DECISION_TAG):  # the same bundle may meet another champion later
+    for key in (
+        GATE_TAG,
+        "tidewheel.findings",
+        RESULT_TAG,
+        DECISION_TAG,
+    ):  # the same bundle may meet another champion later
         if key in tags and version.tags.get(key) != tags[key]:
             shop.registry.tag(project.name, version.number, key, tags[key])
-    return version
+    return shop.registry.version(project.name, version.number)
 
 
-def _set_alias(project: ModelProject, version: Version, candidate: Candidate, shop: Workshop) -> str | None:
-    assert shop.registry is not None
-    aliases = shop.registry.aliases(project.name)
-    if candidate.gate.action != PASS:
+def _set_alias(project: ModelProject, version: Version, registry: ModelRegistry) -> str | None:
+    if version.tags.get(GATE_TAG) != "pass":
         return None
+    aliases = registry.aliases(project.name)
     if aliases.get(CHAMPION) == version.number:
         return CHAMPION
     if CHAMPION in aliases:
-        shop.registry.set_alias(project.name, CHALLENGER, version.number)
+        registry.set_alias(project.name, CHALLENGER, version.number)
         return CHALLENGER
     if project.needs_approval:
         return None
-    shop.registry.set_alias(project.name, CHAMPION, version.number)
+    registry.set_alias(project.name, CHAMPION, version.number)
     return CHAMPION
 
 
