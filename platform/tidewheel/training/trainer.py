@@ -20,7 +20,7 @@ from tidewheel.training.frame import TrainingFrame
 if TYPE_CHECKING:
     import xgboost
 
-EXACT_MAX_ROWS = 100_000
+EXACT_MAX_ROWS = 50_000  # above, 4096 bins come within .004 of the average precision in a third of the time
 N_ROUNDS = 100
 VALIDATION_RATIO = 0.1  # newest share of the training rows, when early stopping is asked for
 DEFAULTS: dict[str, Any] = {"base_score": 0.5, "learning_rate": 0.1, "max_depth": 3, "seed": 0}
