@@ -1,21 +1,49 @@
-"""What a person applied: the ledger says which code of a project is in force."""
+"""What a person applied: project code in the home, named by the digest over its files, and the ledger that says which.
+
+The ledger entry is the fact; ``applied/<project>.json`` is derived from it for processes that only follow files.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
+from tidewheel.bundle.manifest import verify, write_manifest
+from tidewheel.clock import Clock, SystemClock
+from tidewheel.errors import ContractViolation
+from tidewheel.features.load import FEATURES_FILE, load_features
 from tidewheel.journal.ledger import Journal
+from tidewheel.spec.load import PROJECT_FILE, load_project
 
 APPLIED = "applied"
+CODE_FILES = (PROJECT_FILE, FEATURES_FILE)
 
 
 @dataclass(frozen=True)
 class Applied:
-    """Project code in force: a folder in the home named by the digest over its files."""
+    """Project code in force: a folder in the home named by its digest."""
 
     name: str
     digest: str
     at_us: int
+
+
+@dataclass(frozen=True)
+class AppliedChange:
+    """What an apply did: the code in force before (None: the first) and now, and which files differ."""
+
+    name: str
+    before: str | None
+    now: str
+    changed_files: tuple[str, ...]
+
+    @property
+    def changed(self) -> bool:
+        return self.before != self.now
 
 
 def read_applied(journal: Journal, project: str) -> Applied | None:
@@ -25,3 +53,74 @@ def read_applied(journal: Journal, project: str) -> Applied | None:
         return None
     body = entries[0].body
     return Applied(project, str(body["digest"]), int(body["at_us"]))
+
+
+def apply_project(
+    folder: Path, home_of: Path, journal: Journal | None = None, clock: Clock | None = None, actor: str = "cli"
+) -> AppliedChange:
+    """Check the project in ``folder`` and put its code in force in the home at ``home_of``; idempotent.
+
+    Raises SpecError with every mistake; then nothing was changed.
+    """
+    project = load_project(folder)
+    load_features(folder, project)
+    clock = clock or SystemClock()
+    home_of.mkdir(parents=True, exist_ok=True)
+    digest = _place_code(folder, home_of / "projects")
+    with journal or Journal(f"sqlite:///{home_of / 'journal.db'}") as ledger:
+        before = read_applied(ledger, project.name)
+        now = before
+        if before is None or before.digest != digest:
+            now = Applied(project.name, digest, clock.now_us())
+            ledger.append(project.name, APPLIED, {"digest": digest, "at_us": now.at_us}, actor=actor)
+    assert now is not None
+    _write_pointer(home_of / APPLIED / f"{project.name}.json", now)
+    changed = _changed_files(home_of / "projects", before.digest if before else None, digest)
+    return AppliedChange(project.name, before.digest if before else None, digest, changed)
+
+
+def _place_code(folder: Path, projects: Path) -> str:
+    """Copy the code into ``projects/<digest>``; the folder appears whole or not at all."""
+    projects.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".applying-", dir=projects))
+    try:
+        for name in CODE_FILES:
+            shutil.copyfile(folder / name, temporary / name)
+        digest = write_manifest(temporary)
+        target = projects / digest
+        try:
+            verify(target, digest)
+        except ContractViolation:
+            if target.exists():
+                shutil.rmtree(target)  # damaged: nobody may run it
+            temporary.chmod(0o755)
+            temporary.rename(target)
+        return digest
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_pointer(path: Path, applied: Applied) -> None:
+    data = json.dumps({"digest": applied.digest, "name": applied.name, "at_us": applied.at_us}).encode()
+    if path.is_file() and path.read_bytes() == data:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _changed_files(projects: Path, before: str | None, now: str) -> tuple[str, ...]:
+    if before == now:
+        return ()
+    if before is None:
+        return CODE_FILES
+    old, new = projects / before, projects / now
+    return tuple(
+        name
+        for name in CODE_FILES
+        if not (old / name).is_file() or (old / name).read_bytes() != (new / name).read_bytes()
+    )
