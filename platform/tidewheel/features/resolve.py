@@ -112,6 +112,14 @@ class _Resolver:
             return
         good = {feature: aggregate for feature, aggregate in declared.features.items()
                 if self._aggregate(name, declared.source, source, feature, aggregate, line)}  # fmt: skip
+        if declared.include_request is True and declared.source == self.project.label.source:
+            for feature, aggregate in good.items():
+                if self.project.label.column in (aggregate.column, *(aggregate.where or ())):
+                    self.problem(
+                        aggregate.line,
+                        f"{name}.{feature}: {self.project.label.column!r} is the label, which a request does not "
+                        f"know; leave out include_request and declare delay='label'",
+                    )
         names = {f"{feature}_{window}": (aggregate, index) for feature, aggregate in good.items()
                  for index, window in enumerate(windows)}  # fmt: skip
         for feature, (aggregate, _) in names.items():

@@ -50,3 +50,20 @@ def write_normalised(batches: Iterator[pa.Table], folder: Path) -> list[Path]:
         write_parquet(path, table)
         files.append(path)
     return files
+
+
+def named_paths(given: Collection[str], project: ModelProject) -> dict[str, Path]:
+    """``NAME=PATH`` arguments as paths by source. Raises InputError with what is allowed."""
+    paths: dict[str, Path] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not equals or not path:
+            raise InputError(f"--source: must be NAME=PATH (got {text!r})")
+        if name not in project.sources:
+            raise InputError(f"--source: unknown source {name!r}; declared are {', '.join(project.sources)}")
+        if name in paths:
+            raise InputError(f"--source: {name!r} is given twice")
+        if not Path(path).exists():
+            raise InputError(f"--source: {path}: no such file or folder")
+        paths[name] = Path(path)
+    return paths

@@ -1,0 +1,121 @@
+"""tidewheel features: compute them for rows by either engine, or explain what they cost."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from tidewheel.cli.output import Output, output_option, project_argument, table
+
+
+@click.group()
+def command() -> None:
+    """Compute features for rows, or explain what each view costs.
+
+    \b
+    Example:
+      tidewheel features compute card-fraud --rows requests.parquet --output with-features.parquet
+    """
+
+
+@command.command()
+@project_argument
+@click.option("--rows", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True,
+              help="Parquet or CSV file with entity keys, event time and request fields.")  # fmt: skip
+@click.option("--output", "target", type=click.Path(path_type=Path, dir_okay=False), required=True,
+              help="Parquet file to write: the rows, their order and columns, and one column per feature.")  # fmt: skip
+@click.option("--engine", type=click.Choice(["duckdb", "stream"]), default="duckdb", show_default=True,
+              help="duckdb: SQL over files. stream: the worker's kernel over the same files.")  # fmt: skip
+@click.option("--source", "sources", multiple=True, metavar="NAME=PATH",
+              help="Parquet or CSV file, or a folder of them; sources default to the project's lake.")  # fmt: skip
+@click.option("--memory-limit", default="2GB", show_default=True, help="Memory that DuckDB may use.")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True,
+              help="How the summary on stdout is printed.")  # fmt: skip
+def compute(
+    project: Path, rows: Path, target: Path, engine: str, sources: Sequence[str], memory_limit: str, form: str
+) -> None:
+    """Add one column per feature to the rows of a file, each as of its row's event time.
+
+    \b
+    Example:
+      tidewheel features compute card-fraud --rows requests.parquet --output out.parquet --engine stream
+    """
+    import pyarrow as pa
+
+    from tidewheel.adapters.duckdb_features import DuckDbFeatures
+    from tidewheel.adapters.local_home import LocalHome
+    from tidewheel.errors import InputError
+    from tidewheel.features.lake import read_batches, source_paths, write_parquet
+    from tidewheel.features.load import load_features
+    from tidewheel.features.replay import compute_by_stream
+    from tidewheel.features.sources import named_paths
+    from tidewheel.spec.load import load_project
+
+    output = Output(as_json=form == "json")
+    spec = load_project(project)
+    features = load_features(project, spec)
+    paths = {**source_paths(LocalHome.of(project).lake, spec), **named_paths(sources, spec)}
+    pieces = list(read_batches(rows))
+    if not pieces:
+        raise InputError(f"{rows}: has no rows")
+    given = pa.concat_tables(pieces)
+    started = time.monotonic()
+    with output.progress("Views") as step:
+        before = 0
+
+        def report(done: int, total: int) -> None:
+            nonlocal before
+            step.advance(done - before, f"{done} of {total}")
+            before = done
+
+        if engine == "duckdb":
+            made = DuckDbFeatures(memory_limit).compute(features, spec, given, paths, report)
+        else:
+            made = compute_by_stream(features, spec, given, paths, report)
+    write_parquet(target, made)
+    took_s = time.monotonic() - started
+    data = {"rows": made.num_rows, "features": list(features.names), "engine": engine, "output": str(target),
+            "seconds": round(took_s, 3), "feature_digest": features.digest}  # fmt: skip
+
+    def render(console: Console) -> None:
+        console.print(f"{target}: {made.num_rows:,} rows, {len(features.names)} features by {engine} in {took_s:.1f} s")
+
+    output.result(data, render)
+
+
+@command.command()
+@project_argument
+@output_option
+def explain(project: Path, output: Output) -> None:
+    """Show what each view keeps per entity and what a read costs.
+
+    \b
+    Example:
+      tidewheel features explain card-fraud
+    """
+    from tidewheel.features.explain import explained_views
+    from tidewheel.features.load import load_features
+    from tidewheel.spec.load import load_project
+
+    spec = load_project(project)
+    views = explained_views(load_features(project, spec))
+
+    def render(console: Console) -> None:
+        columns = ("view", "kind", "reads", "kept per event", "bytes per event", "kept for", "read cost")
+        console.print(table("", columns, [_row(view) for view in views], numeric=("bytes per event",)))
+
+    output.result({"views": views}, render)
+
+
+def _row(view: dict[str, Any]) -> tuple[Any, ...]:
+    kept = ", ".join(view["state_columns"])
+    if view["filters"]:
+        kept += f" + {len(view['filters'])} filter(s) {json.dumps(view['filters'])}"
+    return (view["name"], view["kind"], view["reads"], kept, view["bytes_per_event"] or "", view["retention"] or "",
+            view["read_cost"])  # fmt: skip

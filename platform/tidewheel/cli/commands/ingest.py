@@ -1,0 +1,186 @@
+"""tidewheel ingest: events of a file into the event log, whether the platform runs or not."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+
+from tidewheel.cli.output import Output, Step, output_option, project_argument, table
+
+if TYPE_CHECKING:
+    from tidewheel.adapters.local_home import LocalHome
+    from tidewheel.features.declaration import FeatureSet
+    from tidewheel.spec.project import ModelProject
+
+PIECE_ROWS = 200_000
+POLL_S = 0.05
+
+
+@click.command()
+@project_argument
+@click.option("--source", "sources", multiple=True, required=True, metavar="NAME=FILE",
+              help="A Parquet or CSV file of events for one source; may be given again.")  # fmt: skip
+@click.option("--wait", is_flag=True, help="Wait until online state and lake have taken in what was sent.")
+@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0.1), default=300.0, show_default=True,
+              help="Seconds that --wait waits without progress.")  # fmt: skip
+@output_option
+def command(project: Path, sources: Sequence[str], wait: bool, timeout_s: float, output: Output) -> None:
+    """Check the events of FILE and append them to the event log.
+
+    Rows that cannot be used go to lake/_rejected/SOURCE with the reason; the others pass. Sending a file again is
+    safe: an event that is known by its id drops.
+
+    \b
+    Example:
+      tidewheel ingest card-fraud --source transactions=day.parquet --source labels=labels.parquet --wait
+    """
+    from tidewheel.adapters.file_event_log import FileEventLog
+    from tidewheel.adapters.local_home import LocalHome
+    from tidewheel.features.load import load_features
+    from tidewheel.features.sources import named_paths
+    from tidewheel.spec.load import load_project
+
+    spec = load_project(project)
+    features = load_features(project, spec)
+    home = LocalHome.of(project)
+    log = FileEventLog(home.event_log)
+    told: dict[str, dict[str, Any]] = {}
+    paths = named_paths(sources, spec)
+    with output.progress("Events", _count(list(paths.values()))) as step:
+        for name, path in paths.items():
+            told[name] = _send(name, path, spec, features, home, log, step)
+    if wait:
+        ends = {name: facts["end"] for name, facts in told.items()}
+        _wait(ends, spec, features, home, timeout_s, output)
+
+    def render(console: Console) -> None:
+        columns = ("source", "rows", "accepted", "rejected", "first event", "last event")
+        rows = [
+            (name, f"{facts['n_rows']:,}", f"{facts['n_accepted']:,}", f"{facts['n_rejected']:,}",
+             _time(facts["first_event_us"]), _time(facts["last_event_us"]))
+            for name, facts in told.items()
+        ]  # fmt: skip
+        console.print(table("", columns, rows, numeric=("rows", "accepted", "rejected")))
+
+    output.result({"sources": told}, render)
+
+
+def _send(
+    name: str, path: Path, spec: ModelProject, features: FeatureSet, home: LocalHome, log: Any, step: Step
+) -> dict[str, Any]:
+    """Check every piece of the file before the first event is sent, so that a wrong file sends nothing."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from tidewheel.errors import InputError
+    from tidewheel.features.events import topic_of, validate_events
+    from tidewheel.features.lake import read_batches, source_files, write_parquet
+
+    good: list[pa.Table] = []
+    rejected: list[pa.Table] = []
+    n_rows = 0
+    for file in source_files(path):
+        for piece in read_batches(file, PIECE_ROWS):
+            try:
+                checked = validate_events(piece, name, spec, keys=features.keys_of(name))
+            except InputError as error:
+                raise InputError(f"{file}: {error}") from error
+            good.append(checked.good)
+            rejected.append(checked.rejected)
+            n_rows += piece.num_rows
+            step.advance(piece.num_rows, name)
+    if not n_rows:
+        raise InputError(f"{path}: has no rows; a Parquet or CSV file with events is needed")
+    accepted = pa.concat_tables(good, promote_options="default")
+    refused = pa.concat_tables(rejected, promote_options="permissive")
+    if refused.num_rows:
+        # Set aside first, under a name of its content: a run that is killed and run again loses and repeats nothing.
+        write_parquet(home.lake / "_rejected" / name / f"ingest-{_digest(refused)}.parquet", refused)
+    _, end = log.append(topic_of(spec, name), accepted)
+    times = accepted.column(spec.sources[name].event_time).cast(pa.int64())
+    limits = pc.min_max(times).as_py() if accepted.num_rows else {"min": None, "max": None}
+    return {
+        "n_rows": n_rows,
+        "n_accepted": accepted.num_rows,
+        "n_rejected": refused.num_rows,
+        "reasons": _reasons(refused),
+        "first_event_us": limits["min"],
+        "last_event_us": limits["max"],
+        "end": end,
+    }
+
+
+def _digest(refused: Any) -> str:
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, refused.schema) as writer:
+        writer.write_table(refused)
+    return hashlib.sha256(sink.getvalue()).hexdigest()[:16]
+
+
+def _reasons(refused: Any) -> dict[str, int]:
+    counts = refused.column("reason").value_counts().to_pylist() if refused.num_rows else []
+    return {one["values"]: one["counts"] for one in counts}
+
+
+def _count(paths: list[Path]) -> int | None:
+    """Rows of the files, where the files say so themselves."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from tidewheel.features.lake import source_files
+
+    files = [file for path in paths for file in source_files(path)]
+    try:
+        return int(sum(pq.ParquetFile(file).metadata.num_rows for file in files))
+    except (pa.ArrowInvalid, OSError):
+        return None
+
+
+def _wait(
+    ends: dict[str, int], spec: ModelProject, features: FeatureSet, home: LocalHome, timeout_s: float, output: Output
+) -> None:
+    """Until every state and the lake have the events up to ``ends``."""
+    from tidewheel.adapters.sqlite_store import SqliteOnlineStore
+    from tidewheel.errors import Unavailable
+    from tidewheel.features.lake import lake_end, source_paths
+
+    states = [state for state in features.states if state.source in ends]
+    folders = source_paths(home.lake, spec)
+    total = sum(ends[state.source] for state in states) + sum(ends.values())
+    store = SqliteOnlineStore(home.online_db)
+    try:
+        with output.progress("Taking in", total) as step:
+            done, moved_at = -1, time.monotonic()
+            while True:
+                told = store.progress([state.state_id for state in states])
+                come = sum(
+                    min(told[state.state_id].position, ends[state.source]) for state in states if state.state_id in told
+                )
+                come += sum(min(lake_end(folders[name]), end) for name, end in ends.items())
+                if come != done:
+                    step.advance(come - max(done, 0))
+                    done, moved_at = come, time.monotonic()
+                if done >= total:
+                    return
+                if time.monotonic() - moved_at > timeout_s:
+                    raise Unavailable(
+                        f"the stream worker took in {done} of {total} and then nothing for {timeout_s:g} s; the "
+                        f"events are safe in the log; see 'tidewheel status' and 'tidewheel logs stream-worker'"
+                    )
+                time.sleep(POLL_S)
+    finally:
+        store.close()
+
+
+def _time(at_us: int | None) -> str:
+    from tidewheel.clock import utc_text
+
+    return utc_text(at_us) if at_us is not None else ""

@@ -1,0 +1,244 @@
+"""Three engines and the oracle agree: SQL by DuckDB, the stream kernel over files, and the online reader."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from memory.event_log import MemoryEventLog
+from memory.online_store import MemoryOnlineStore
+from tidewheel.adapters.duckdb_features import DuckDbFeatures
+from tidewheel.clock import FixedClock
+from tidewheel.features.declaration import FeatureSet
+from tidewheel.features.events import validate_events
+from tidewheel.features.reader import FeatureReader
+from tidewheel.features.replay import compute_by_stream
+from tidewheel.features.rows import request_arrays
+from tidewheel.features.stream import StateKeeper
+
+from unit.features.naive import naive_values
+from unit.features.samples import (
+    MINUTE_US,
+    START_US,
+    labels_table,
+    payments_table,
+    profiles_table,
+    sample_features,
+    sample_project,
+    written,
+)
+
+PROJECT = sample_project()
+FEATURES = sample_features(PROJECT)
+
+# A coarse grid makes ties and exact window edges common; the odd microsecond makes near misses.
+TIMES = st.builds(
+    lambda minute, off: START_US + minute * 5 * MINUTE_US + off, st.integers(0, 60), st.sampled_from([0, 0, 0, 1, -1])
+)
+CARDS = st.sampled_from(["a", "ü", "longer-than-eight-bytes", ""])
+SHOPS = st.sampled_from([1, -7, 2**62])
+AMOUNTS = st.one_of(st.none(), st.just(math.nan), st.floats(-1e6, 1e6), st.sampled_from([0.0, -0.0, 0.1]))
+PAYMENTS = st.fixed_dictionaries(
+    {
+        "card": CARDS,
+        "shop": SHOPS,
+        "t": TIMES,
+        "id": st.integers(0, 40).map(lambda n: f"payment-{n}" * (1 + n % 3)),
+        "amount": AMOUNTS,
+        "channel": st.sampled_from(["online", "shop", None]),
+        "items": st.one_of(st.none(), st.integers(0, 3)),
+    }
+)
+LABELS = st.fixed_dictionaries(
+    {
+        "card": CARDS,
+        "shop": SHOPS,
+        "t": TIMES,
+        "id": st.integers(0, 40).map(lambda n: f"payment-{n}" * (1 + n % 3)),
+        "is_fraud": st.one_of(st.none(), st.booleans()),
+    }
+)
+PROFILES = st.fixed_dictionaries(
+    {"card": CARDS, "t": TIMES, "age": st.one_of(st.none(), st.integers(0, 99)), "vip": st.booleans()}
+)
+
+
+def assert_values(features: FeatureSet, out: pa.Table, expected: dict[str, list[float | None]], scale: float) -> None:
+    """Counts and extremes exactly; sums, means and deviations within 1e-9 of the sum of |x|."""
+    exact = {f.name for v in features.views if v.kind == "windowed" for f in v.features
+             if f.aggregation.name in ("count", "min", "max")}  # fmt: skip
+    for name, wanted in expected.items():
+        got = out.column(name).cast(pa.float64()).to_pylist()
+        for row, (value, want) in enumerate(zip(got, wanted, strict=True)):
+            where = f"{name} of row {row}: got {value}, want {want}"
+            if want is None or value is None:
+                assert value is None, where
+                assert want is None, where
+            elif name in exact:
+                assert value == want, where
+            else:
+                assert abs(value - want) <= 1e-9 * scale, where
+
+
+def tables_of(payments: list[Any], labels: list[Any], profiles: list[Any]) -> dict[str, pa.Table]:
+    return {
+        "payments": payments_table(payments),
+        "labels": labels_table(labels),
+        "profiles": profiles_table(profiles),
+    }
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(
+    payments=st.lists(PAYMENTS, max_size=25),
+    labels=st.lists(LABELS, max_size=15),
+    profiles=st.lists(PROFILES, max_size=8),
+    rows=st.lists(PAYMENTS, min_size=1, max_size=8),
+    asked=st.lists(st.integers(0, 24), max_size=5),
+    batch_events=st.sampled_from([1, 3, 1000]),
+)
+def test_sql_and_stream_equal_the_oracle(payments, labels, profiles, rows, asked, batch_events):
+    rows = rows + [payments[i] for i in asked if i < len(payments)]
+    events = {"payments": payments, "labels": labels, "profiles": profiles}
+    expected = naive_values(FEATURES, rows, events)
+    scale = 1.0 + sum(abs(e["amount"] or 0.0) for e in payments + rows if e["amount"] == e["amount"])
+    with tempfile.TemporaryDirectory() as folder:
+        paths = written(Path(folder), tables_of(payments, labels, profiles))
+        table = payments_table(rows)
+        by_sql = DuckDbFeatures(threads=1).compute(FEATURES, PROJECT, table, paths)
+        by_stream = compute_by_stream(FEATURES, PROJECT, table, paths, batch_events=batch_events)
+    assert by_sql.column_names == by_stream.column_names
+    assert by_sql.column_names[: table.num_columns] == table.column_names
+    assert_values(FEATURES, by_sql, expected, scale)
+    assert_values(FEATURES, by_stream, expected, scale)
+
+
+def online(payments: list[Any], labels: list[Any], profiles: list[Any], pieces: int) -> MemoryOnlineStore:
+    """State after all events came through the log in appends of ``pieces`` and the keepers took them."""
+    log, store = MemoryEventLog(), MemoryOnlineStore()
+    for name, table in tables_of(payments, labels, profiles).items():
+        good = validate_events(table, name, PROJECT, keys=FEATURES.keys_of(name)).good
+        for start in range(0, good.num_rows, pieces):
+            log.append(name, good.slice(start, pieces))
+    for state in FEATURES.states:
+        keeper = StateKeeper(state, log, store, FixedClock(), lambda *_, **__: None)
+        while keeper.step():
+            pass
+    return store
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(
+    payments=st.lists(PAYMENTS, max_size=25),
+    labels=st.lists(LABELS, max_size=15),
+    profiles=st.lists(PROFILES, max_size=8),
+    rows=st.lists(PAYMENTS, min_size=1, max_size=8),
+    pieces=st.sampled_from([1, 4, 100]),
+)
+def test_the_reader_equals_the_oracle_and_one_row_equals_many(payments, labels, profiles, rows, pieces):
+    expected = naive_values(FEATURES, rows, {"payments": payments, "labels": labels, "profiles": profiles})
+    scale = 1.0 + sum(abs(e["amount"] or 0.0) for e in payments + rows if e["amount"] == e["amount"])
+    reader = FeatureReader(FEATURES, online(payments, labels, profiles, pieces))
+    normal = validate_events(payments_table(rows), "payments", PROJECT).good
+    arrays = request_arrays(normal, FEATURES)
+    t_us = np.array([row["t"] for row in rows], dtype=np.int64)
+    together = reader.read(arrays, t_us).values
+    out = pa.table({name: pa.array(together[:, i], from_pandas=True) for i, name in enumerate(FEATURES.names)})
+    assert_values(FEATURES, out, expected, scale)
+    for row in range(len(rows)):
+        alone = reader.read({name: values[row : row + 1] for name, values in arrays.items()}, t_us[row : row + 1])
+        np.testing.assert_array_equal(alone.values[0].view(np.int64), together[row].view(np.int64))
+
+
+def payment(minute: float, card: str = "a", **changes: Any) -> dict[str, Any]:
+    base = {"card": card, "shop": 1, "t": START_US + round(minute * MINUTE_US), "id": f"p{minute}{card}",
+            "amount": 10.0, "channel": "online", "items": 2}  # fmt: skip
+    return {**base, **changes}
+
+
+def test_a_window_excludes_its_left_edge_and_includes_its_right_one(tmp_path):
+    events = [payment(0), payment(60)]
+    rows = [payment(60, id="asked"), payment(60, id="asked-2", t=START_US + 60 * MINUTE_US - 1)]
+    paths = written(tmp_path, tables_of(events, [], []))
+    for out in (
+        DuckDbFeatures().compute(FEATURES, PROJECT, payments_table(rows), paths),
+        compute_by_stream(FEATURES, PROJECT, payments_table(rows), paths),
+    ):
+        assert out.column("n_1h").to_pylist() == [2, 2]  # the own event and the one at t; the own and the first
+        assert out.column("shop_n_HOUR").to_pylist() == [1, 1]
+
+
+def test_the_own_event_counts_once_whether_it_came_first_or_not(tmp_path):
+    asked = payment(30, id="asked")
+    for known in ([], [asked], [asked, asked]):
+        paths = written(tmp_path, tables_of([payment(29), *known], [], []))
+        out = DuckDbFeatures().compute(FEATURES, PROJECT, payments_table([asked]), paths)
+        assert (out.column("n_1h").to_pylist(), out.column("shop_n_HOUR").to_pylist()) == ([2], [1])
+
+
+def test_one_requests_own_event_never_counts_for_another(tmp_path):
+    rows = [payment(30, id="first"), payment(31, id="second")]
+    paths = written(tmp_path, tables_of([], [], []))
+    out = DuckDbFeatures().compute(FEATURES, PROJECT, payments_table(rows), paths)
+    assert out.column("n_1h").to_pylist() == [1, 1]
+
+
+def test_a_delay_hides_what_was_not_known_yet(tmp_path):
+    label = {"card": "a", "shop": 1, "t": START_US, "id": "x", "is_fraud": True}
+    rows = [payment(120, t=START_US + 120 * MINUTE_US + off, id=f"r{off}") for off in (-1, 0)]
+    paths = written(tmp_path, tables_of([], [label], []))
+    out = DuckDbFeatures().compute(FEATURES, PROJECT, payments_table(rows), paths)
+    assert out.column("judged_1h").to_pylist() == [0, 1]
+    assert out.column("fraud_ratio_1h").to_pylist() == [0.0, 1.0]
+
+
+def test_empty_windows_count_and_sum_to_zero_and_miss_the_rest(tmp_path):
+    row = payment(30, amount=None, channel=None, items=None)
+    paths = written(tmp_path, tables_of([], [], []))
+    out = DuckDbFeatures().compute(FEATURES, PROJECT, payments_table([row]), paths)
+    values = {name: out.column(name)[0].as_py() for name in FEATURES.names}
+    assert values == {
+        "n_10m": 1, "n_1h": 1, "n_online_10m": 0, "n_online_1h": 0, "total_10m": 0.0, "total_1h": 0.0,
+        "usual_10m": -1.0, "usual_1h": -1.0, "least_10m": None, "least_1h": None, "most_10m": None, "most_1h": None,
+        "spread_10m": None, "spread_1h": None, "online_total_10m": 0.0, "online_total_1h": 0.0,
+        "shop_n_HOUR": 0, "shop_usual_HOUR": None, "shop_spread_HOUR": None,
+        "judged_1h": 0, "judged_1d": 0, "fraud_ratio_1h": 0.0, "fraud_ratio_1d": 0.0,
+        "age": None, "vip": None, "is_dear": False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("times", [[0, 300], [300, 0]], ids=["in order", "out of order"])
+def test_the_first_arrival_of_an_event_id_wins_whatever_its_time(tmp_path, times):
+    events = [payment(at, id="twice", amount=float(at)) for at in times]
+    paths = written(tmp_path, tables_of(events, [], []))
+    row = payment(times[0] + 1, id="asked", amount=None)
+    for out in (
+        DuckDbFeatures().compute(FEATURES, PROJECT, payments_table([row]), paths),
+        compute_by_stream(FEATURES, PROJECT, payments_table([row]), paths),
+    ):
+        assert (out.column("n_10m").to_pylist(), out.column("total_10m").to_pylist()) == ([2], [float(times[0])])
+
+
+def test_training_rows_are_mature_labels_with_their_requests(tmp_path):
+    payments = [payment(minute, id=f"p{minute}") for minute in (0, 10, 20, 30)] + [payment(0, id="p0", amount=99.0)]
+    labels = [
+        {"card": "a", "shop": 1, "t": START_US + minute * MINUTE_US, "id": name, "is_fraud": fraud}
+        for minute, name, fraud in ((0, "p0", True), (0, "p0", False), (10, "p10", False), (15, "gone", True),
+                                    (20, "p20", None), (30, "p30", True))
+    ]  # fmt: skip
+    paths = written(tmp_path, tables_of(payments, labels, []))
+    as_of_us = START_US + (120 + 10) * MINUTE_US
+    got = DuckDbFeatures().training_rows(PROJECT, paths, START_US, START_US + 60 * MINUTE_US, as_of_us)
+    assert got.rows.column("payment").to_pylist() == ["p0", "p10"]
+    assert got.rows.column("label").to_pylist() == [1, 0]
+    assert got.rows.column("amount").to_pylist() == [10.0, 10.0]
+    assert got.n_unmatched == 0
+    later = DuckDbFeatures().training_rows(PROJECT, paths, START_US, START_US + 30 * MINUTE_US, as_of_us + 10**12)
+    assert (later.rows.column("payment").to_pylist(), later.n_unmatched) == (["p0", "p10"], 1)
