@@ -91,7 +91,11 @@ class ParquetFolder:
                 continue
             try:
                 with pq.ParquetFile(self.folder / name) as file:
-                    groups = [_group_range(file, group, self._time_column) for group in range(file.num_row_groups)]
+                    groups = [
+                        _group_range(file, group, self._time_column)
+                        for group in range(file.num_row_groups)
+                        if file.metadata.row_group(group).num_rows
+                    ]
             except FileNotFoundError:
                 continue
             except pa.ArrowInvalid as error:

@@ -28,6 +28,7 @@ class MonitorRun:
     as_of_us: int
     reasons: frozenset[str] = frozenset()
     broken: tuple[str, ...] = ()
+    version: str | None = None  # the champion it looked at
 
 
 @dataclass(frozen=True)
@@ -187,9 +188,11 @@ def change_began_us(given: RetrainInput) -> int | None:
 def episode(given: RetrainInput, reason: str) -> Episode | None:
     """The episode of one reason that is under way; None where it was not believed in any of the last M runs.
 
-    An episode goes back as long as no more than M runs in a row were without the finding.
+    An episode goes back as long as no more than M runs in a row were without the finding. What was found about an
+    earlier champion says nothing about this one.
     """
-    held = [reason in run.reasons and not tainted for run, tainted in _with_taint(given)]
+    version = given.runs[-1].version if given.runs else None
+    held = [reason in run.reasons and not tainted and run.version == version for run, tainted in _with_taint(given)]
     recent = held[-given.persists_of :]
     if not any(recent):
         return None

@@ -129,11 +129,14 @@ def _monitor_runs(journal: Journal, project: str, as_of_us: int) -> tuple[Monito
     found = journal.findings(project, since_us, as_of_us, stage=STAGE)
     runs = []
     for run in journal.runs(project, stage=STAGE, since_us=since_us, until_us=as_of_us):
-        if run.finished_at_us is None or (run.outcome or {}).get("exit_code", 0) != 0:
+        outcome = run.outcome or {}
+        if run.finished_at_us is None or outcome.get("exit_code", 0) != 0:
             continue
+        result = outcome.get("result")  # where a schedule ran the command, what it printed
+        version = (result if isinstance(result, dict) else outcome).get("champion")
         own = [one.finding for one in found if one.as_of_us == run.as_of_us]
         broken = tuple(finding.subject for finding in own if finding.reason == "FeedBroken")
-        runs.append(MonitorRun(run.as_of_us, frozenset(finding.reason for finding in own), broken))
+        runs.append(MonitorRun(run.as_of_us, frozenset(finding.reason for finding in own), broken, version))
     return tuple(runs)
 
 

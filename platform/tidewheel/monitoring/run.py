@@ -78,6 +78,7 @@ def run_monitor(
         as_of_us,
         {
             "exit_code": 0,
+            "champion": gathered.given.champion,
             "n_predictions": gathered.given.n_predictions,
             "n_findings": len(found),
             "reasons": sorted({finding.reason for finding in found}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ def command(project: Path, as_of_us: int | None, report: bool | None, output: Ou
     Example:
       tidewheel monitor card-fraud --as-of 2026-03-09
     """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy loads: its threads cost more than they save
     from tidewheel.adapters.local_home import LocalHome
     from tidewheel.journal.ledger import Journal
     from tidewheel.monitoring.paths import MonitorPaths
