@@ -96,6 +96,11 @@ class PredictionLog:
             self._waiting = sum(path.stat().st_size for path in closed)
             return closed
 
+    def release(self, n_bytes: int) -> None:
+        """A closed segment of this size was shipped: its room may be used again."""
+        with self._lock:
+            self._waiting = max(0, self._waiting - n_bytes)
+
     def close(self) -> None:
         """Release the spool; what is in it is shipped by whoever takes it next."""
         with self._lock:

@@ -21,11 +21,10 @@ from tidewheel.records import PREDICTION_COLUMNS, REQUEST_PREFIX
 _HEAD = struct.Struct("<II")
 MAX_FRAME_BYTES = 16 * 2**20
 _LISTS = {"list<double>": pa.list_(pa.float64()), "list<string>": pa.list_(pa.string())}
-_NAMES = tuple(PREDICTION_COLUMNS)
+_COPY_OF = "copy_of"
 _ALIASES = {"float64": "double", "float32": "float"}
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder()
 
 
 class PredictionRecord(msgspec.Struct, array_like=True, gc=False):
@@ -64,8 +63,11 @@ def record_id(project: str, request_id: str, version: str, role: str) -> str:
     return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=12).hexdigest()
 
 
-def prediction_schema(request_columns: Mapping[str, str]) -> pa.Schema:
-    """Arrow schema of the log; ``request_columns`` maps the request's columns to spec types."""
+def prediction_schema(request_columns: Mapping[str, str], event_time: str = "", event_id: str = "") -> pa.Schema:
+    """Arrow schema of the log; ``request_columns`` maps keys and the request's columns to spec types.
+
+    ``event_time`` and ``event_id`` are the source's names for what the log has as event_time_us and event_id.
+    """
     fields = [
         pa.field(name, _LISTS[kind] if kind in _LISTS else pa.type_for_alias(kind))
         for name, kind in PREDICTION_COLUMNS.items()
@@ -74,6 +76,11 @@ def prediction_schema(request_columns: Mapping[str, str]) -> pa.Schema:
         pa.field(REQUEST_PREFIX + name, pa.type_for_alias(_ALIASES.get(kind, kind)))
         for name, kind in request_columns.items()
     ]
+    if event_time:
+        copied = {_COPY_OF: "event_time_us"}
+        fields.append(pa.field(REQUEST_PREFIX + event_time, pa.timestamp("us", tz="UTC"), metadata=copied))
+    if event_id:
+        fields.append(pa.field(REQUEST_PREFIX + event_id, pa.string(), metadata={_COPY_OF: "event_id"}))
     return pa.schema(fields)
 
 
@@ -117,7 +124,11 @@ def to_table(records: Sequence[PredictionRecord], schema: pa.Schema) -> pa.Table
     kept = list({record.record_id: record for record in reversed(records)}.values())[::-1]
     columns: list[pa.Array] = []
     for field in schema:
-        if field.name.startswith(REQUEST_PREFIX):
+        source = (field.metadata or {}).get(_COPY_OF.encode())
+        if source is not None:
+            values = [getattr(record, source.decode()) for record in kept]
+            columns.append(pa.array(values, field.type))
+        elif field.name.startswith(REQUEST_PREFIX):
             name = field.name.removeprefix(REQUEST_PREFIX)
             columns.append(_column([record.columns.get(name) for record in kept], field.type))
         elif field.name == "features":

@@ -44,7 +44,9 @@ class Shipper:
         shipped = 0
         try:
             for path in self._log.rotate():
+                size = path.stat().st_size
                 shipped += self._ship_one(path)
+                self._log.release(size)
         except (OSError, pa.ArrowException):
             self._log.counters.ship_failures += 1  # the segment stays and is tried again
         self._log.counters.shipped += shipped

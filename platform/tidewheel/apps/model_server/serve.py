@@ -159,8 +159,8 @@ class ModelServer:
     def _changed(self) -> None:
         snapshot = self._versions.snapshot
         if snapshot is not None:
-            columns = dict(snapshot.columns.logged)
-            self._shipper.schema = prediction_schema(columns)
+            columns = snapshot.columns
+            self._shipper.schema = prediction_schema(columns.logged, columns.event_time, columns.event_id)
             gc.freeze()  # versions live long; collections need not walk them
         self._write_status()
 

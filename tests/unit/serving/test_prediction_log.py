@@ -1,0 +1,181 @@
+"""The spool: what was acknowledged is shipped once, whatever happens in between."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tidewheel.clock import FixedClock
+from tidewheel.serving.prediction_log import PredictionLog, segments
+from tidewheel.serving.prediction_record import PredictionRecord, prediction_schema, record_id
+from tidewheel.serving.shipper import Shipper
+
+SCHEMA = prediction_schema({"customer_id": "int64", "amount": "float64", "channel": "string"}, "paid_at", "payment_id")
+
+
+def record(number: int, **columns: Any) -> PredictionRecord:
+    vector = np.array([number, np.nan]).tobytes()
+    return PredictionRecord(
+        record_id("tiny", f"r{number}", "1", "champion"), f"r{number}", "tiny", "1", "d", "champion", 3,
+        1_600_000_000_000_000 + number, f"e{number}", "7", vector, "f", 0.5, "review", False, (), 900, 17,
+        {"customer_id": 7, "amount": 1.5, **columns},
+    )  # fmt: skip
+
+
+def open_log(tmp_path: Path, **how: Any) -> PredictionLog:
+    return PredictionLog(tmp_path / "spool" / "tiny-0", FixedClock(1_000), **how)
+
+
+def shipper(log: PredictionLog, tmp_path: Path) -> Shipper:
+    return Shipper(log, tmp_path / "lake", SCHEMA)
+
+
+def lake(tmp_path: Path) -> list[str]:
+    if not list((tmp_path / "lake").glob("part-*.parquet")):
+        return []
+    return sorted(pq.read_table(tmp_path / "lake")["request_id"].to_pylist())
+
+
+def test_records_arrive_in_the_lake_with_the_requests_own_types(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    assert log.write([record(1), record(2, amount=None, channel="online")])
+    assert shipper(log, tmp_path).ship() == 2
+    (part,) = (tmp_path / "lake").glob("part-*.parquet")
+    table = pq.read_table(part)
+    assert table.schema.remove_metadata().equals(SCHEMA.remove_metadata())
+    rows = table.select(["request.customer_id", "request.amount", "request.channel", "request.payment_id"]).to_pylist()
+    assert [tuple(row.values()) for row in rows] == [(7, 1.5, None, "e1"), (7, None, "online", "e2")]
+    assert table["features"].to_pylist()[0][0] == 1.0
+    assert pa.types.is_timestamp(table.schema.field("request.paid_at").type)
+    assert segments(log.folder) == []
+
+
+def test_a_crash_before_shipping_loses_nothing(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    log.write([record(1)])
+    log.close()  # as the kernel does when the process is killed
+    again = open_log(tmp_path)
+    again.write([record(2)])
+    shipper(again, tmp_path).ship()
+    assert lake(tmp_path) == ["r1", "r2"]
+
+
+def test_a_crash_between_part_and_removal_ships_the_same_part_again(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    log.write([record(1), record(2)])
+    (segment,) = log.rotate()
+    kept = segment.read_bytes()
+    shipper(log, tmp_path).ship()
+    segment.write_bytes(kept)  # the removal never happened
+    shipper(log, tmp_path).ship()
+    assert lake(tmp_path) == ["r1", "r2"]
+
+
+@pytest.mark.parametrize("cut", [1, 5, 9, 40])
+def test_a_torn_tail_is_cut_off(tmp_path: Path, cut: int) -> None:
+    log = open_log(tmp_path)
+    log.write([record(1)])
+    log.write([record(2)])
+    (segment,) = log.rotate()
+    segment.write_bytes(segment.read_bytes()[:-cut])
+    shipper(log, tmp_path).ship()
+    assert lake(tmp_path) == ["r1"]
+    assert log.counters.torn_bytes > 0
+
+
+def test_a_damaged_tail_is_cut_off(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    log.write([record(1)])
+    log.write([record(2)])
+    (segment,) = log.rotate()
+    data = bytearray(segment.read_bytes())
+    data[-3] ^= 0xFF
+    segment.write_bytes(bytes(data))
+    shipper(log, tmp_path).ship()
+    assert lake(tmp_path) == ["r1"]
+
+
+def test_a_dead_sink_delays_and_loses_nothing(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    (tmp_path / "lake").write_text("a file where the folder should be")
+    ship = shipper(log, tmp_path)
+    log.write([record(1)])
+    assert ship.ship() == 0
+    log.write([record(2)])
+    assert ship.ship() == 0
+    assert log.counters.ship_failures == 2
+    (tmp_path / "lake").unlink()
+    assert ship.ship() == 2
+    assert lake(tmp_path) == ["r1", "r2"]
+
+
+def test_a_full_disk_is_counted_and_leaves_no_half_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = open_log(tmp_path)
+    log.write([record(1)])
+    real, full = os.write, True
+
+    def write(descriptor: int, data: bytes) -> int:
+        if not full:
+            return real(descriptor, data)
+        real(descriptor, data[:10])  # some bytes still fitted
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(os, "write", write)
+    assert not log.write([record(2), record(3)])
+    assert (log.counters.lost, log.counters.failing) == (2, True)
+    full = False
+    assert log.write([record(4)])
+    assert not log.counters.failing
+    shipper(log, tmp_path).ship()
+    assert lake(tmp_path) == ["r1", "r4"]
+
+
+def test_a_spool_over_its_limit_drops_and_counts(tmp_path: Path) -> None:
+    log = open_log(tmp_path, max_spool_bytes=400)
+    assert [log.write([record(n)]) for n in range(4)].count(False) == log.counters.lost > 0
+    shipper(log, tmp_path).ship()
+    assert log.write([record(9)])
+
+
+def test_the_same_record_twice_in_a_segment_is_kept_once(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    log.write([record(1), record(1)])
+    shipper(log, tmp_path).ship()
+    assert lake(tmp_path) == ["r1"]
+
+
+def test_a_living_spool_belongs_to_one_process(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    with pytest.raises(BlockingIOError):
+        open_log(tmp_path)
+    log.close()
+    open_log(tmp_path).close()
+
+
+def test_what_a_dead_neighbour_left_is_shipped_and_a_living_one_is_left_alone(tmp_path: Path) -> None:
+    dead = PredictionLog(tmp_path / "spool" / "tiny-1", FixedClock(5))
+    dead.write([record(1)])
+    dead.close()
+    living = PredictionLog(tmp_path / "spool" / "tiny-2", FixedClock(5))
+    living.write([record(2)])
+    other_project = PredictionLog(tmp_path / "spool" / "tiny-more-0", FixedClock(5))
+    other_project.write([record(3)])
+    other_project.close()
+    shipper(open_log(tmp_path), tmp_path).adopt_orphans()
+    assert lake(tmp_path) == ["r1"]
+
+
+def test_segment_names_are_never_used_twice(tmp_path: Path) -> None:
+    log = open_log(tmp_path)  # the clock stands still
+    names = set()
+    for number in range(3):
+        log.write([record(number)])
+        names |= {path.name for path in log.rotate()}
+    assert len(names) == 3
