@@ -51,6 +51,5 @@ def test_four_weeks_reach_the_published_figures(repository: Path, real_data: Pat
 def test_a_fold_beyond_the_data_is_an_error_that_names_it(repository: Path, real_data: Path) -> None:
     done = backtest(repository, real_data, "--start", "2018-07-04", "--folds", "2")
     assert done.returncode == 1
-    assert "fold 1 of 2" in done.stderr
-    assert "2018-07-18" in done.stderr
-    assert "incomplete" in done.stderr
+    assert "fold 2 of 2 (train 2018-07-11T00:00:00Z to 2018-07-18T00:00:00Z, test 2018-07-25T00:00:00Z" in done.stderr
+    assert "incomplete, no labelled row in test on 7 day(s), the first 2018-07-25" in done.stderr

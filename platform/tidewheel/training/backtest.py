@@ -12,7 +12,7 @@ from tidewheel.spec.project import ModelProject
 from tidewheel.training.evaluate import evaluate, unit_key
 from tidewheel.training.frame import TrainingFrame, check_frame
 from tidewheel.training.split import Split, known_positive
-from tidewheel.training.trainer import fit, score, settings_for
+from tidewheel.training.trainer import check_params, fit, score, settings_for
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ def run_fold(project: ModelProject, frame: TrainingFrame, split: Split, delay_us
         in_test &= ~known_positive(keys, frame.y, frame.event_time_us, split, delay_us)
     test = frame.take(in_test)
     check_frame(test, "test window", split.test_start_us, split.test_end_us)
+    check_params(project.training.params)
     booster = fit(train, settings_for(project.training.params, len(train)))
     metrics = evaluate(score(booster, test.x), test, unit_key(project))
     return FoldResult(split, len(train), len(test), n_all - len(test), test.n_positive, metrics)

@@ -58,8 +58,12 @@ def labelled_dataset(
     end_us: int,
     as_of_us: int,
     progress: Report | None = None,
+    check_times: Callable[[NDArray[np.int64]], None] = lambda times_us: None,
 ) -> Dataset:
-    """Rows with event time in [start, end) whose label is mature as of ``as_of_us``. Raises InputError for none."""
+    """Rows with event time in [start, end) whose label is mature as of ``as_of_us``. Raises InputError for none.
+
+    ``check_times`` sees the rows' event times before anything is computed, and may raise.
+    """
     request = project.request_source
     event_id = request.event_id or ""
     found = engine.training_rows(project, sources, start_us, end_us, as_of_us)
@@ -69,6 +73,7 @@ def labelled_dataset(
             f"labels mature as of {utc_text(as_of_us)}; send events and labels with 'tidewheel ingest'"
         )
     rows = found.rows.sort_by([(request.event_time, "ascending"), (event_id, "ascending")])
+    check_times(rows[request.event_time].cast(pa.timestamp("us")).cast(pa.int64()).to_numpy())
     # A request function may carry the name of a request column; rows are grouped by what was sent, not by the feature.
     wanted = (*project.entity_keys(), *project.training.gate.slices)
     grouping = {f"group.{name}": rows[name] for name in dict.fromkeys(wanted)}

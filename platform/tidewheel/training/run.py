@@ -36,7 +36,7 @@ from tidewheel.training.onnx_twin import onnx_twin
 from tidewheel.training.reference import reference_of
 from tidewheel.training.split import Split, known_positive
 from tidewheel.training.strategies import STRATEGIES
-from tidewheel.training.trainer import Settings, score, settings_for
+from tidewheel.training.trainer import Settings, check_params, score, settings_for
 
 if TYPE_CHECKING:
     import xgboost
@@ -107,8 +107,9 @@ def train_candidate(given: RunInput, target: Path, report: Callable[[str], None]
     project, training = given.project, given.project.training
     train, rows = parts(given)
     holdout = given.frame.take(rows)
-    settings = settings_for(training.params, len(train))
     report("fit")
+    check_params(training.params)
+    settings = settings_for(training.params, len(train))
     champion = given.champion
     fitted = STRATEGIES[training.mode](train, settings, champion.booster if champion else None)
     report("evaluate")

@@ -6,7 +6,8 @@ costs a tenth of the average precision, so base_score is 0.5 and splits are exac
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,13 @@ VALIDATION_RATIO = 0.1  # newest share of the training rows, when early stopping
 DEFAULTS: dict[str, Any] = {"base_score": 0.5, "learning_rate": 0.1, "max_depth": 3, "seed": 0}
 
 
+# Names and aliases that the configuration of a booster does not list.
+_OTHER_NAMES = {
+    "alpha", "early_stopping_rounds", "eta", "eval_metric", "gamma", "lambda", "n_estimators", "n_jobs", "random_state",
+    "reg_alpha", "reg_lambda",
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Settings:
     """What is given to xgboost.train; ``early_stopping_rounds`` 0 never stops early."""
@@ -41,12 +49,42 @@ def settings_for(params: Mapping[str, Any], n_rows: int) -> Settings:
         {"tree_method": "exact"} if n_rows <= EXACT_MAX_ROWS else {"tree_method": "hist", "max_bin": 4096}
     )
     given = dict(params)
-    n_rounds = int(given.pop("n_estimators", N_ROUNDS))
-    early = int(given.pop("early_stopping_rounds", 0))
+    n_rounds, early = _count(given, "n_estimators", N_ROUNDS), _count(given, "early_stopping_rounds", 0)
     if "tree_method" in given:
         method = {"max_bin": 4096} if given["tree_method"] == "hist" else {}
     fixed = {"objective": "binary:logistic", "nthread": 2, "verbosity": 0, "eval_metric": "aucpr"}
     return Settings({**fixed, **DEFAULTS, **method, **given}, n_rounds, early)
+
+
+def _count(given: dict[str, Any], name: str, default: int) -> int:
+    value = given.pop(name, default)
+    if isinstance(value, bool) or not isinstance(value, int) or value < min(default, 1):
+        raise InputError(
+            f"training.params.{name}: must be a whole number of at least {min(default, 1)} (got {value!r})"
+        )
+    return value
+
+
+def check_params(params: Mapping[str, Any]) -> None:
+    """XGBoost drops a name it does not know without a word; a misspelt one is the project's mistake.
+
+    Raises InputError with every unknown name.
+    """
+    import xgboost
+
+    probe = xgboost.DMatrix(np.zeros((2, 1), dtype=np.float32), label=np.array([0, 1]))
+    booster = xgboost.train({"objective": "binary:logistic", "tree_method": "hist", "verbosity": 0}, probe, 1)
+    known = set(_keys(json.loads(booster.save_config()))) | _OTHER_NAMES
+    if unknown := sorted(params.keys() - known):
+        raise InputError(f"training.params: XGBoost knows no {', '.join(unknown)}; see its list of parameters")
+
+
+def _keys(node: Any) -> Iterator[str]:
+    for key, value in node.items() if isinstance(node, dict) else ():
+        yield key
+        yield from _keys(value)
+    for item in node if isinstance(node, list) else ():
+        yield from _keys(item)
 
 
 def fit(frame: TrainingFrame, settings: Settings, start_from: xgboost.Booster | None = None) -> xgboost.Booster:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from tidewheel.training.frame import TrainingFrame
 from tidewheel.training.onnx_twin import onnx_twin
 from tidewheel.training.run import Candidate, Champion, RunInput, train_candidate
 from tidewheel.training.split import split_for
-from tidewheel.training.trainer import Settings, fit, score, settings_for
+from tidewheel.training.trainer import Settings, check_params, fit, score, settings_for
 
 SPEC = """
 name: cards
@@ -176,9 +177,37 @@ def test_early_stopping_keeps_the_best_rounds_only(given: RunInput) -> None:
     assert fit(given.frame, settings_for(params, len(given.frame))).num_boosted_rounds() < 100
 
 
-def test_params_that_xgboost_refuses_are_the_projects_mistake(given: RunInput) -> None:
-    with pytest.raises(InputError, match=r"training\.params: XGBoost refuses them"):
-        fit(given.frame, settings_for({"tree_method": "fast"}, len(given.frame)))
+@pytest.mark.parametrize(
+    ("params", "says"),
+    [
+        pytest.param(
+            {"tree_method": "fast"}, "training.params: XGBoost refuses them: Invalid Input: 'fast'", id="value"
+        ),
+        pytest.param({"max_dept": 3, "eat": 1}, "training.params: XGBoost knows no eat, max_dept; see", id="name"),
+        pytest.param(
+            {"n_estimators": "many"},
+            "training.params.n_estimators: must be a whole number of at least 1 (got 'many')",
+            id="count",
+        ),
+    ],
+)
+def test_params_that_xgboost_does_not_take_are_the_projects_mistake(
+    given: RunInput, tmp_path: Path, params: dict[str, Any], says: str
+) -> None:
+    training = given.project.training.model_copy(update={"params": params})
+    wrong = replace(given, project=given.project.model_copy(update={"training": training}))
+    with pytest.raises(InputError, match=re.escape(says)):
+        train_candidate(wrong, tmp_path)
+
+
+def test_every_documented_parameter_is_known() -> None:
+    names = (
+        "eta learning_rate gamma min_split_loss max_depth min_child_weight max_delta_step subsample sampling_method "
+        "colsample_bytree colsample_bylevel colsample_bynode lambda reg_lambda alpha reg_alpha tree_method "
+        "scale_pos_weight grow_policy max_leaves max_bin num_parallel_tree monotone_constraints "
+        "interaction_constraints base_score seed eval_metric n_estimators early_stopping_rounds"
+    )
+    check_params(dict.fromkeys(names.split(), 1))
 
 
 @pytest.mark.parametrize(

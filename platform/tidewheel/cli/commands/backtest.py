@@ -87,8 +87,8 @@ def command(
         data = labelled_dataset(
             DuckDbFeatures(), spec, features, paths, start_us, end_us, end_us + spec.label.delay_us,
             lambda done, total: step.advance(0, f"view {done} of {total}"),
+            lambda times_us: check_covered(splits, times_us),
         )  # fmt: skip
-    check_covered(splits, data.frame.event_time_us)
     results: list[FoldResult] = []
     with output.progress("folds", total=len(splits)) as step:
         for split in splits:
