@@ -7,6 +7,7 @@ of monitor runs costs seconds. Days count from the generator's start.
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tidewheel.adapters.duckdb_features import DuckDbFeatures
-from tidewheel.bundle.reference import FeatureReference, Reference
+from tidewheel.bundle.manifest import write_manifest
+from tidewheel.bundle.reference import FeatureReference, Reference, write_reference
 from tidewheel.clock import FixedClock
+from tidewheel.deployment.document import DeploymentDocument, Variant
 from tidewheel.evaluation.profiles import bin_counts, decile_edges
 from tidewheel.features.events import OFFSET_COLUMN, validate_events
 from tidewheel.features.lake import source_paths, write_part
@@ -32,7 +35,6 @@ from tidewheel.records import PREDICTION_COLUMNS
 from tidewheel.spec.load import load_project
 
 TEMPLATE = Path(__file__).resolve().parent.parent / "model_templates" / "card_fraud"
-DIGEST = "ab" * 32
 _LISTS = {"list<double>": pa.list_(pa.float64()), "list<string>": pa.list_(pa.string())}
 
 
@@ -48,7 +50,10 @@ def generator() -> ModuleType:
 
 @dataclass
 class MonitorWorld:
-    """``days`` of events; the champion is trained on [train_from, train_until) and serves from ``serves_from``."""
+    """``days`` of events; the champion is trained on [train_from, train_until) and serves from ``serves_from``.
+
+    ``root`` is laid out as a home, with the champion's bundle and a deployment document, so commands work on it.
+    """
 
     root: Path
     days: int
@@ -81,8 +86,10 @@ class MonitorWorld:
         )
         self.times_us = checked["tx_time"].cast(pa.int64()).to_numpy()
         self.scores = self._score(self.x)
+        reference = self._reference()
+        self.digest = self._bundle(reference)
+        self.champion = Champion("1", self.digest, self.features, reference)
         self._log(checked)
-        self.champion = Champion("1", DIGEST, self.features, self._reference())
 
     def midnight_us(self, day: int) -> int:
         return int(self.at.midnight_us(day))
@@ -100,6 +107,20 @@ class MonitorWorld:
         first = day * 1_000_000
         offsets = pa.array(np.arange(first, first + good.num_rows))
         write_part(self.sources[source], first, good.append_column(OFFSET_COLUMN, offsets), good.num_rows)
+
+    def _bundle(self, reference: Reference) -> str:
+        draft = self.paths.bundles / "draft"
+        draft.mkdir(parents=True)
+        for name in ("project.yaml", "features.py"):
+            shutil.copy(TEMPLATE / name, draft / name)
+        write_reference(draft, reference)
+        digest = write_manifest(draft)
+        draft.rename(self.paths.bundles / digest)
+        variant = Variant("1", digest, {"approve": 0.0})
+        document = DeploymentDocument(self.project.name, 1, "customer_id", "salt", "1", (variant,), {"1": 1.0})
+        (self.root / "deployments").mkdir()
+        (self.root / "deployments" / f"{self.project.name}.json").write_bytes(document.to_json())
+        return digest
 
     def _column(self, name: str) -> np.ndarray:
         return self.x[:, self.features.names.index(name)]
@@ -149,7 +170,13 @@ class MonitorWorld:
 
     def _records(self, rows: pa.Table, at: np.ndarray) -> pa.Table:
         n = len(at)
-        same = {"project": self.project.name, "version": "1", "digest": DIGEST, "role": "champion", "generation": 1}
+        same = {
+            "project": self.project.name,
+            "version": "1",
+            "digest": self.digest,
+            "role": "champion",
+            "generation": 1,
+        }
         values: dict[str, Any] = {name: [value] * n for name, value in same.items()}
         values |= {
             "record_id": [f"r{i}" for i in at],
