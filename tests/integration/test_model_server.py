@@ -1,0 +1,362 @@
+"""The model server as a process: real HTTP, real bundles, kills, swaps under load."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from memory.tiny import OTHER_FEATURES_PY, T0_US, caught_up, place_bundle
+from tidewheel.adapters.local_cluster import LocalCluster
+from tidewheel.adapters.local_home import LocalHome
+from tidewheel.adapters.sqlite_store import SqliteOnlineStore
+from tidewheel.clock import SystemClock
+from tidewheel.deployment.document import DeploymentDocument, Variant
+from tidewheel.deployment.status import ServerStatus
+from tidewheel.features.load import load_features
+from tidewheel.serving.client import LoadResult, OpenLoop
+from tidewheel.spec.load import load_project
+
+pytestmark = pytest.mark.integration
+
+BANDS = {"approve": 0.0, "review": 0.5, "decline": 0.9}
+WAIT_S = 30.0
+
+
+def wait_for(what: str, happened: Any) -> Any:
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline:
+        if answer := happened():
+            return answer
+        threading.Event().wait(0.02)
+    raise AssertionError(f"waited {WAIT_S:g} s in vain for {what}")
+
+
+@dataclass
+class Rig:
+    """One home with bundles 1 to 4 (4 has a wrong golden score) and servers that the test starts."""
+
+    home: LocalHome
+    digests: dict[str, str]
+    port: int
+    generation: int = 0
+    servers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self, replica: int = 0, *, ready: bool = True) -> subprocess.Popen[bytes]:
+        command = [
+            sys.executable, "-m", "tidewheel.apps.model_server", "--home", str(self.home.root), "--project", "tiny",
+            "--replica", str(replica), "--port", str(self.port),
+        ]  # fmt: skip
+        with (self.home.root / f"server-{replica}.log").open("ab") as log:
+            server = subprocess.Popen(command, stderr=log)
+        self.servers.append(server)
+        path = self.home.server_status / f"tiny-{replica}.json"
+        wait_for("a status", lambda: path.is_file() and json.loads(path.read_bytes())["pid"] == server.pid)
+        if ready:
+            wait_for("readiness", lambda: self.status(replica).generation == self.generation)
+        return server
+
+    def status(self, replica: int = 0) -> ServerStatus:
+        found = LocalCluster(self.home).server_status("tiny")
+        return next(status for status in found if status.replica == replica)
+
+    def deploy(
+        self, weights: dict[str, float], *, shadow: tuple[str, ...] = (), warm: tuple[str, ...] = (), **digests: str
+    ) -> None:
+        self.generation += 1
+        names = sorted({*weights, *shadow, *warm})
+        variants = tuple(Variant(name, {**self.digests, **digests}[name], BANDS) for name in names)
+        champion = list(weights)[-1] if weights else None
+        LocalCluster(self.home).write_document(
+            DeploymentDocument("tiny", self.generation, "customer_id", "s", champion, variants, weights, shadow, warm)
+        )
+
+    def served(self) -> None:
+        wait_for("the document", lambda: self.status().generation == self.generation)
+
+    def ask(self, customer: int = 7, path: str = "infer", **columns: Any) -> dict[str, Any]:
+        kinds = {"amount": "FP64", "channel": "BYTES", "payment_id": "BYTES", "paid_at": "INT64"}
+        inputs = [{"name": "customer_id", "shape": [1], "datatype": "INT64", "data": [customer]}]
+        inputs += [{"name": n, "shape": [1], "datatype": kinds[n], "data": [v]} for n, v in columns.items()]
+        body = json.dumps({"inputs": inputs}).encode()
+        answer = json.loads(self.get(path, body))
+        return {"id": answer["id"], **{output["name"]: output["data"][0] for output in answer["outputs"]}}
+
+    def get(self, path: str, body: bytes | None = None) -> bytes:
+        url = f"{self.url}{path}" if path.startswith("/") else f"{self.url}/v2/models/tiny/{path}"
+        with urllib.request.urlopen(urllib.request.Request(url, body), timeout=10) as answer:
+            data: bytes = answer.read()
+            return data
+
+    def failure(self, path: str, body: bytes | None = None) -> tuple[int, dict[str, Any]]:
+        with pytest.raises(urllib.error.HTTPError) as error:
+            self.get(path, body)
+        return error.value.code, json.loads(error.value.read())
+
+    def logged(self) -> list[dict[str, Any]]:
+        folder = self.home.lake / "predictions" / "tiny"
+        return pq.read_table(folder).to_pylist() if list(folder.glob("part-*.parquet")) else []
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    folder, scratch = tmp_path_factory.mktemp("bundles"), tmp_path_factory.mktemp("scratch")
+    return folder, {
+        "1": place_bundle(folder, scratch / "1", seed=1),
+        "2": place_bundle(folder, scratch / "2", seed=2, features=OTHER_FEATURES_PY),
+        "3": place_bundle(folder, scratch / "3", seed=3),
+        "4": place_bundle(folder, scratch / "4", seed=4, wrong_golden=True),
+    }
+
+
+@pytest.fixture
+def rig(tmp_path: Path, bundles: tuple[Path, dict[str, str]]) -> Iterator[Rig]:
+    home = LocalHome(tmp_path)
+    shutil.copytree(bundles[0], home.bundles)
+    store = SqliteOnlineStore(home.online_db)
+    for digest in bundles[1].values():
+        folder = home.bundles / digest
+        for state in load_features(folder, load_project(folder)).states:
+            store.write(state.state_id, {}, caught_up(SystemClock().now_us() + 3_600_000_000))
+    store.close()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    made = Rig(home, bundles[1], port)
+    yield made
+    for server in made.servers:
+        server.kill()
+        server.wait()
+
+
+class Load:
+    """An open loop of requests in a thread; never retries."""
+
+    def __init__(self, url: str, rate_rps: float, n: int) -> None:
+        body = json.dumps(
+            {"inputs": [{"name": "customer_id", "shape": [1], "datatype": "INT64", "data": [7]}]}
+        ).encode()
+        self._loop = OpenLoop(url, "/v2/models/tiny/infer", 8, rate_rps, SystemClock())
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run(iter([body] * n))))
+
+    async def _run(self, bodies: Iterator[bytes]) -> None:
+        await self._loop.run(bodies)
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._thread.join()
+
+    @property
+    def result(self) -> LoadResult:
+        return self._loop.result
+
+
+def test_a_server_is_ready_only_when_a_golden_checked_version_serves(rig: Rig) -> None:
+    rig.start(ready=False)
+    assert rig.get("/v2/health/live")
+    assert rig.failure("/v2/health/ready") == (503, {"ready": False})
+    assert rig.failure("infer", b"{}")[0] == 503
+    rig.deploy({"4": 1.0})
+    wait_for("a refusal", lambda: (told := rig.status().versions.get("4")) and told.state == "failed")
+    assert rig.status().versions["4"].reason == "GoldenMismatch"
+    assert rig.failure("/v2/health/ready")[0] == 503
+    rig.deploy({"1": 1.0})
+    rig.served()
+    assert rig.get("/v2/health/ready")
+    assert rig.ask(amount=290.0)["model_version"] == "1"
+    told = json.loads(rig.get("/v2/models/tiny"))["parameters"]
+    assert (told["generation"], told["champion"], told["states"]["1"]["features_ready"]) == (2, "1", True)
+
+
+def test_wrong_bytes_are_refused_and_the_old_version_serves_on(rig: Rig) -> None:
+    rig.deploy({"1": 1.0})
+    rig.start()
+    model = rig.home.bundles / rig.digests["3"] / "model.onnx"
+    data = bytearray(model.read_bytes())
+    data[100] ^= 1
+    model.write_bytes(bytes(data))
+    rig.deploy({"3": 1.0}, warm=("1",))
+    wait_for("a refusal", lambda: (told := rig.status().versions.get("3")) and told.state == "failed")
+    told = rig.status().versions["3"]
+    assert (told.reason, "model.onnx was changed" in told.message) == ("DigestMismatch", True)
+    assert rig.ask()["model_version"] == "1"
+    assert rig.get("/v2/health/ready")
+    assert json.loads(rig.get("/v2/models/tiny"))["parameters"]["states"]["3"]["reason"] == "DigestMismatch"
+
+
+def test_a_damaged_document_changes_nothing(rig: Rig) -> None:
+    rig.deploy({"1": 1.0})
+    rig.start()
+    (rig.home.deployments / "tiny.json").write_text('{"project": "tiny"')
+    rig.ask()
+    (rig.home.deployments / "tiny.json").unlink()
+    threading.Event().wait(0.3)
+    assert rig.ask()["model_version"] == "1"
+
+
+def test_versions_swap_under_load_without_a_failed_request(rig: Rig) -> None:
+    rig.deploy({"1": 1.0})
+    rig.start()
+    with Load(rig.url, rate_rps=300, n=1500) as load:
+        for weights, warm in (
+            ({"2": 1.0}, ("1",)), ({"1": 1.0}, ("2",)), ({"3": 0.5, "1": 0.5}, ()), ({"3": 1.0}, ("1",)),
+        ):  # fmt: skip
+            rig.deploy(weights, warm=warm)
+            rig.served()
+            threading.Event().wait(0.3)
+    assert (load.result.n_ok, load.result.n_failed, dict(load.result.errors)) == (1500, 0, {})
+    assert {"1", "2", "3"} == set(load.result.versions)
+
+
+def test_rolling_back_brings_the_old_features_back(rig: Rig) -> None:
+    """Version 1 has three features and calls 220 large, version 2 has two and calls 100 large."""
+    asked = {"amount": 150.0, "paid_at": T0_US}
+    scores = []
+    rig.deploy({"1": 1.0})
+    rig.start()
+    for weights, warm in (({"1": 1.0}, ("2",)), ({"2": 1.0}, ("1",)), ({"1": 1.0}, ("2",))):
+        rig.deploy(weights, warm=warm)
+        rig.served()
+        scores.append(rig.ask(**asked)["score"])
+    assert scores[0] == scores[2] != scores[1]
+    rows = wait_for("the log", lambda: rows if len(rows := rig.logged()) == 3 else None)
+    vectors = {row["version"]: row["features"] for row in rows}
+    assert vectors == {"1": [1.0, 150.0, 0.05], "2": [1.0, 0.95]}
+
+
+def test_a_killed_server_loses_and_doubles_nothing_that_was_acknowledged(rig: Rig) -> None:
+    rig.deploy({"1": 1.0})
+    acknowledged: set[str] = set()
+    for _ in range(3):
+        server = rig.start()
+
+        def ask_until_dead() -> None:
+            with contextlib.suppress(OSError, ValueError, urllib.error.URLError):
+                while True:
+                    acknowledged.add(rig.ask(amount=9.0)["id"])
+
+        asking = [threading.Thread(target=ask_until_dead) for _ in range(4)]
+        before = len(acknowledged)
+        for thread in asking:
+            thread.start()
+        wait_for("some requests", lambda before=before: len(acknowledged) > before + 150)
+        os.kill(server.pid, signal.SIGKILL)
+        server.wait()
+        for thread in asking:
+            thread.join()
+    torn = sorted((rig.home.spool / "tiny-0").glob("*.spool"))
+    if torn:
+        with torn[-1].open("ab") as file:
+            file.write(b"\x40\x00\x00\x00half a record")
+    last = rig.start()
+    wait_for("recovery", lambda: not list((rig.home.spool / "tiny-0").glob("*.spool")))
+    ids = [row["request_id"] for row in rig.logged()]
+    assert not acknowledged - set(ids)
+    assert len(ids) == len(set(ids))
+    last.terminate()
+    assert last.wait(timeout=15) == 0
+
+
+def test_sigterm_drains_flushes_the_log_and_exits_0(rig: Rig) -> None:
+    rig.deploy({"1": 1.0})
+    server = rig.start()
+    asked = {rig.ask()["id"] for _ in range(5)}
+    server.terminate()
+    assert server.wait(timeout=15) == 0
+    assert {row["request_id"] for row in rig.logged()} == asked
+    assert not (rig.home.server_status / "tiny-0.json").exists()
+
+
+def test_replicas_share_the_port_and_one_may_leave_gracefully(rig: Rig) -> None:
+    rig.deploy({"1": 1.0})
+    first = rig.start(0)
+    rig.start(1)
+    with Load(rig.url, rate_rps=200, n=600) as load:
+        threading.Event().wait(0.8)
+        first.terminate()
+        assert first.wait(timeout=15) == 0
+    assert (load.result.n_ok, dict(load.result.errors)) == (600, {})
+
+
+def test_a_shadow_scores_every_request_and_callers_see_the_champion(rig: Rig) -> None:
+    rig.deploy({"1": 1.0}, shadow=("2",))
+    rig.start()
+    wait_for("the shadow", lambda: rig.status().versions["2"].state == "ready")
+    threading.Event().wait(0.3)
+    assert {rig.ask(customer)["model_version"] for customer in range(20)} == {"1"}
+    rows = wait_for("the log", lambda: rows if len(rows := rig.logged()) >= 40 else None)
+    roles = {role: {row["request_id"] for row in rows if row["role"] == role} for role in ("champion", "shadow")}
+    assert roles["champion"] == roles["shadow"]
+    assert {(row["role"], row["version"], row["generation"]) for row in rows} == {
+        ("champion", "1", 1),
+        ("shadow", "2", 1),
+    }
+
+
+def test_faults_are_typed_and_the_server_goes_on(rig: Rig) -> None:
+    rig.deploy({"1": 1.0}, warm=("2",))
+    rig.start()
+    wait_for("both versions", lambda: rig.status().versions["2"].state == "ready")
+    threading.Event().wait(0.3)
+    assert rig.ask(path="versions/2/infer")["model_version"] == "2"
+    assert rig.failure("versions/9/infer", b"{}")[0] == 404
+    assert rig.failure("/v2/models/other/infer", b"{}")[0] == 404
+    assert rig.failure("infer")[0] == 405
+    assert rig.failure("infer", b"{}") == (
+        400,
+        {"error": "body: not a request of the Open Inference Protocol v2: Object missing required field `inputs`"},
+    )
+    assert rig.failure("infer", b"x" * (1 << 20) + b"x")[0] == 413
+    assert rig.ask()["model_version"] == "1"
+    assert b"tidewheel_request_latency_seconds_bucket" in rig.get("/metrics")
+
+
+def test_a_body_that_lies_about_its_length_is_cut_off(rig: Rig) -> None:
+    rig.deploy({"1": 1.0})
+    rig.start()
+    with socket.create_connection(("127.0.0.1", rig.port), timeout=10) as raw:
+        raw.sendall(b"POST /v2/models/tiny/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000000\r\n\r\n")
+        assert b" 413 " in raw.recv(1000)
+    with socket.create_connection(("127.0.0.1", rig.port), timeout=10) as raw:
+        raw.sendall(b"POST /v2/models/tiny/infer HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(40):
+                raw.sendall(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+        assert b" 413 " in raw.recv(1000)
+    assert rig.ask()["model_version"] == "1"
+
+
+def test_without_its_online_store_a_server_answers_degraded(rig: Rig) -> None:
+    rig.deploy({"1": 1.0})
+    rig.start()
+    assert rig.ask(7, amount=9.0, paid_at=T0_US)["degraded"] is False
+    for path in rig.home.root.glob("online.db*"):
+        path.write_bytes(b"not a database any more" * 1000)
+    reply = wait_for("degraded replies", lambda: r if (r := rig.ask(8, amount=290.0, paid_at=T0_US))["degraded"] else 0)
+    assert (reply["reasons"], reply["model_version"]) == ("FeaturesUnavailable;FeatureDefaults", "1")
+    assert rig.ask(7, amount=9.0, paid_at=T0_US)["reasons"] == "FeaturesUnavailable;LastGood"
+    assert rig.get("/v2/health/ready")
