@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from rich.table import Table
 F = TypeVar("F", bound=Callable[..., Any])
 
 _PROGRESS_EVERY_S = 0.25
+_PIPE_WIDTH = 140
 
 
 def print_error(message: str) -> None:
@@ -69,7 +71,9 @@ class Output:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
-        self.console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+        # A pipe has no width of its own; 80 columns would fold every table.
+        width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
+        self.console = Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=width)
         self.err = Console(stderr=True, highlight=False)
 
     def result(self, data: Mapping[str, Any], render: Callable[[Console], None]) -> None:
