@@ -41,7 +41,7 @@ def history(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Nine weeks of a small world, as source files."""
     folder = tmp_path_factory.mktemp("history")
     generate = repository / "model_templates" / "card_fraud" / "generate.py"
-    size = ["--days", "63", "--customers", "400", "--terminals", "500"]
+    size = ["--days", "63", "--customers", "300", "--terminals", "400"]
     subprocess.run([sys.executable, generate, "--out", folder, *size], check=True, capture_output=True)
     return folder
 
