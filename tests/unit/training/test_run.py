@@ -173,8 +173,11 @@ def test_the_twin_says_the_same_with(given: RunInput, params: dict[str, Any]) ->
 
 
 def test_early_stopping_keeps_the_best_rounds_only(given: RunInput) -> None:
-    params = {"max_depth": 6, "early_stopping_rounds": 2, "n_estimators": 200}
-    assert fit(given.frame, settings_for(params, len(given.frame))).num_boosted_rounds() < 100
+    def n_rounds(patience: int) -> int:
+        params = {"max_depth": 6, "early_stopping_rounds": patience, "n_estimators": 200}
+        return fit(given.frame, settings_for(params, len(given.frame))).num_boosted_rounds()
+
+    assert n_rounds(40) == n_rounds(41) < 150
 
 
 @pytest.mark.parametrize(
