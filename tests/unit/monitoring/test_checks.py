@@ -180,8 +180,9 @@ def test_no_finding_when(change: dict[str, Any]) -> None:
 
 def test_behind_a_broken_source_its_features_and_functions_are_not_called_drift() -> None:
     gone = tuple(replace(one, comparisons=moved(3.0, 3.0)) for one in HEALTHY.features)
+    skew = (SkewFacts("card_mean", 2000, 2000),)
     given = replace(
-        HEALTHY, features=gone, score=replace(SCORE, comparisons=moved(3.0, 3.0)), **column(missing_ratio=1)
+        HEALTHY, features=gone, skew=skew, score=replace(SCORE, comparisons=moved(3.0, 3.0)), **column(missing_ratio=1)
     )
     assert [(one.reason, one.subject) for one in findings_of(given)] == [
         ("FeedBroken", "transactions.amount"),
