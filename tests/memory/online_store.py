@@ -7,6 +7,12 @@ from collections.abc import Mapping, Sequence
 from tidewheel.features.ports import Progress
 
 
+def _checked(value: bytes) -> bytes:
+    if not isinstance(value, bytes):
+        raise TypeError(f"a value must be bytes (got {type(value).__name__})")
+    return value
+
+
 class MemoryOnlineStore:
     """Nothing is written until a write is whole, like the real ones."""
 
@@ -18,7 +24,7 @@ class MemoryOnlineStore:
         return [self.items.get(lookup) for lookup in lookups]
 
     def write(self, state_id: str, items: Mapping[bytes, bytes], progress: Progress) -> None:
-        self.items.update({(state_id, key): bytes(value) for key, value in items.items()})
+        self.items.update({(state_id, key): _checked(value) for key, value in items.items()})
         self.told[state_id] = progress
 
     def progress(self, state_ids: Sequence[str]) -> dict[str, Progress]:

@@ -35,6 +35,9 @@ def keyed_events(state: StateView, events: pa.Table) -> KeyedEvents:
     if key.null_count:
         events = events.filter(pc.is_valid(key))
         key = events.column(state.entity_key)
+    for needed in (state.event_time, state.event_id if state.kind == "windowed" else None):
+        if needed is not None and events.column(needed).null_count:
+            raise ValueError(f"{needed} is missing")
     encoded = key.combine_chunks().dictionary_encode() if len(key) else pa.array([], key.type).dictionary_encode()
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.combine_chunks()

@@ -173,8 +173,18 @@ class LakeKeeper:
         missing = [name for name in schema.names if name not in events.column_names]
         if missing:
             raise ValueError(f"column(s) {', '.join(missing)} are missing")
+        normal = events.select(schema.names).cast(schema)
+        source = self._project.sources[self._place.source]
+        for name in (source.event_time, source.event_id):
+            if name is not None and normal.column(name).null_count:
+                raise ValueError(f"{name} is missing")
+        nulls = [normal.column(key).is_null().to_numpy() for key in keys]
+        every = self._place.source in (self._project.request, self._project.label.source)
+        lacking = (np.any if every else np.all)(nulls, axis=0) if nulls else np.ones(1, dtype=bool)
+        if lacking.any():
+            raise ValueError(f"{' or '.join(keys or self._project.entity_keys())} is missing")
         offsets = pa.array(np.arange(self.position, self.position + events.num_rows))
-        return events.select(schema.names).cast(schema).append_column(OFFSET_COLUMN, offsets)
+        return normal.append_column(OFFSET_COLUMN, offsets)
 
     def _count_late(self, events: pa.Table) -> None:
         times_us = events.column(self._event_time).cast(pa.int64()).to_numpy()

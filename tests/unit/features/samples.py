@@ -20,7 +20,9 @@ entities:
   card: {key: card, type: string}
   shop: {key: shop, type: int64}
 sources:
-  payments: {topic: payments, path: payments, event_time: at, event_id: payment, columns: {amount: float64, channel: string, items: int32}, allowed_lateness: 10m}
+  payments:
+    {topic: payments, path: payments, event_time: at, event_id: payment, allowed_lateness: 10m,
+     columns: {amount: float64, channel: string, items: int32}}
   labels: {topic: labels, path: labels, event_time: at, event_id: payment, columns: {is_fraud: bool}}
   profiles: {path: profiles, event_time: at, columns: {age: int32, vip: bool}}
 request: payments

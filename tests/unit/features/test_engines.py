@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from memory.event_log import MemoryEventLog
 from memory.online_store import MemoryOnlineStore
 from tidewheel.adapters.duckdb_features import DuckDbFeatures
@@ -22,7 +23,6 @@ from tidewheel.features.reader import FeatureReader
 from tidewheel.features.replay import compute_by_stream
 from tidewheel.features.rows import request_arrays
 from tidewheel.features.stream import StateKeeper
-
 from unit.features.naive import naive_values
 from unit.features.samples import (
     MINUTE_US,
