@@ -6,6 +6,7 @@ again. A sink that fails delays shipping and nothing else.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from pathlib import Path
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 from tidewheel.serving.prediction_log import PredictionLog, lock_folder, segments
 from tidewheel.serving.prediction_record import decode_frames, to_table
 
+LOG = logging.getLogger("tidewheel.serving")
 SHIP_EVERY_S = 0.5
 
 
@@ -25,6 +27,7 @@ class Shipper:
     def __init__(self, log: PredictionLog, lake: Path, schema: pa.Schema, every_s: float = SHIP_EVERY_S) -> None:
         self._log, self._lake, self._every_s = log, lake, every_s
         self.schema = schema  # replaced when a version brings new request columns
+        self._said = ""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="shipper", daemon=True)
 
@@ -47,8 +50,8 @@ class Shipper:
                 size = path.stat().st_size
                 shipped += self._ship_one(path)
                 self._log.release(size)
-        except (OSError, pa.ArrowException):
-            self._log.counters.ship_failures += 1  # the segment stays and is tried again
+        except Exception as error:  # whatever it is, the segment stays and is tried again; the thread must live
+            self._failed(error)
         self._log.counters.shipped += shipped
         return shipped
 
@@ -63,10 +66,17 @@ class Shipper:
             try:
                 for path in segments(folder):
                     self._log.counters.shipped += self._ship_one(path)
-            except (OSError, pa.ArrowException):
-                self._log.counters.ship_failures += 1
+            except Exception as error:
+                self._failed(error)
             finally:
                 os.close(owner)
+
+    def _failed(self, error: Exception) -> None:
+        """Counted always, said once per kind of failure in a row."""
+        self._log.counters.ship_failures += 1
+        if self._said != (said := f"{type(error).__name__}: {error}"):
+            LOG.warning("event=ship_failed error=%s", said)
+        self._said = said
 
     def _ship_one(self, path: Path) -> int:
         data = path.read_bytes()
@@ -76,6 +86,7 @@ class Shipper:
             part = self._lake / f"part-{path.parent.name.rsplit('-', 1)[-1]}-{path.stem}.parquet"
             write_part(to_table(records, self.schema), part)
         path.unlink()
+        self._said = ""
         return len(records)
 
     def _run(self) -> None:
