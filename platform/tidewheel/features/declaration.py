@@ -107,6 +107,15 @@ class WindowedView:
     def feature_names(self) -> tuple[str, ...]:
         return tuple(feature.name for feature in self.features)
 
+    @cached_property
+    def groups(self) -> tuple[tuple[Aggregation, str | None, int | None, tuple[tuple[int, int], ...]], ...]:
+        """Features that share one aggregation over all windows: (aggregation, column, filter, ((feature, window)))."""
+        groups: dict[tuple[Aggregation, str | None, int | None], list[tuple[int, int]]] = {}
+        for index, feature in enumerate(self.features):
+            same = (feature.aggregation, feature.column, feature.filter_index)
+            groups.setdefault(same, []).append((index, feature.window_index))
+        return tuple((*same, tuple(indexes)) for same, indexes in groups.items())
+
     @property
     def own_event(self) -> Literal["counts", "never", "as any"]:
         """What the event being asked about does: by declaration it counts once or never, whether it is already

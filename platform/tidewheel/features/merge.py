@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tidewheel.features.aggregations import Aggregation, Bools, Floats
+from tidewheel.features.aggregations import Bools, Floats
 from tidewheel.features.declaration import BatchView, WindowedView
 from tidewheel.features.kernel import BITS, COLUMNS, ID, TIME, Records, parsed
 from tidewheel.features.keys import mixed
@@ -100,7 +100,7 @@ def windowed_values(
         one = np.arange(len(t_us), dtype=np.int64)[:, None]
         singles = Spans(one, one + 1)
     result = np.empty((len(t_us), len(view.features)))
-    for aggregation, column, bit, indexes in _groups(view):
+    for aggregation, column, bit, indexes in view.groups:
         position = None if column is None else view.state.column_index(column)
         partial = aggregation.partial(spans, events.values(position), events.member(bit))
         if counting and own_known is not None:
@@ -159,16 +159,6 @@ class _Columns:
         return self._members[bit]
 
 
-def _groups(view: WindowedView) -> list[tuple[Aggregation, str | None, int | None, list[tuple[int, int]]]]:
-    """Features that share one aggregation over all windows: (aggregation, column, filter, [(feature, window)])."""
-    groups: dict[tuple[Aggregation, str | None, int | None], list[tuple[int, int]]] = {}
-    for index, feature in enumerate(view.features):
-        groups.setdefault((feature.aggregation, feature.column, feature.filter_index), []).append(
-            (index, feature.window_index)
-        )
-    return [(*key, indexes) for key, indexes in groups.items()]
-
-
 def _positions(times: Ints, firsts: Ints, counts: Ints, entity_of: Ints, edges: Ints) -> Ints:
     """Index of the first event later than each edge [n, m], within the request's own entity."""
     if len(counts) == 1:
@@ -191,14 +181,18 @@ def _positions(times: Ints, firsts: Ints, counts: Ints, entity_of: Ints, edges: 
 
 
 def _contains(records: Records, counts: Ints, entity_of: Ints, own: OwnEvents) -> Bools:
-    """Whether each request's own event is in the state it reads."""
-    ids, wanted = records[:, ID], own.records[:, ID]
+    """Whether each request's own event is in the state it reads, with a time that has come by the request's."""
+    ids, wanted, asked_us = records[:, ID], own.records[:, ID], own.records[:, TIME]
     if len(counts) == 1 and len(wanted) == 1:
-        return np.asarray(own.known_id & (ids == wanted[0]).any())
-    with np.errstate(over="ignore"):
-        salts = mixed(np.arange(1, len(counts) + 1, dtype=np.uint64))
+        return np.asarray(own.known_id & ((ids == wanted[0]) & (records[:, TIME] <= asked_us[0])).any())
+    if not len(ids):
+        return np.zeros(len(wanted), dtype=bool)
+    salts = mixed(np.arange(1, len(counts) + 1, dtype=np.uint64))
     held = ids.view(np.uint64) ^ np.repeat(salts, counts)
-    return own.known_id & np.isin(wanted.view(np.uint64) ^ salts[entity_of], held)
+    sought = wanted.view(np.uint64) ^ salts[entity_of]
+    order = np.argsort(held)
+    place = order[np.minimum(np.searchsorted(held[order], sought), len(order) - 1)]
+    return np.asarray(own.known_id & (held[place] == sought) & (records[place, TIME] <= asked_us))
 
 
 def _without_own(

@@ -106,7 +106,7 @@ GROUP BY row_no, asked_at"""
 
 def _is_apart(view: WindowedView) -> str:
     key = quoted(view.entity_key)
-    known = f"EXISTS (SELECT 1 FROM arrived e WHERE e.k = r.{key} AND e.id = r.event_id)"
+    known = f"EXISTS (SELECT 1 FROM arrived e WHERE e.k = r.{key} AND e.id = r.event_id AND e.t <= r.t)"
     return {"counts": f"NOT {known}", "never": known, "as any": "FALSE"}[view.own_event]
 
 

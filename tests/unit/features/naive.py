@@ -35,7 +35,7 @@ def _windowed(view: WindowedView, feature: WindowedFeature, row: Event, events: 
         if event[view.entity_key] != row[view.entity_key] or event["id"] in seen:
             continue
         seen.add(event["id"])
-        if event["id"] == row["id"]:
+        if event["id"] == row["id"] and event["t"] <= t:
             own_is_known = True
             if view.of_request_source and not view.include_request and view.delay_us == 0:
                 continue

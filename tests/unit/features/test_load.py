@@ -1,0 +1,178 @@
+"""features.py is checked as a whole: every mistake at once, each with its line."""
+
+from __future__ import annotations
+
+import pytest
+
+from tidewheel.errors import NotFound, SpecError
+from tidewheel.features.load import load_features, parse_features
+from unit.features.samples import FEATURES, sample_features, sample_project
+
+HEAD = "from tidewheel.features import batch, count, max, mean, min, request, std, sum, windowed\n"
+
+
+def problems(text: str) -> list[str]:
+    with pytest.raises(SpecError) as caught:
+        parse_features(text if "import" in text else HEAD + text, "features.py", sample_project())
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_features_are_named_by_window_and_ordered_as_declared():
+    features = sample_features()
+    assert [view.name for view in features.views] == ["card", "others", "judged", "profile", "is_dear"]
+    assert features.names[:4] == ("n_10m", "n_1h", "n_online_10m", "n_online_1h")
+    assert features.names[-6:] == ("judged_1d", "fraud_ratio_1h", "fraud_ratio_1d", "age", "vip", "is_dear")
+    assert dict(zip(features.names, features.dtypes, strict=True))["vip"] == "bool"
+    assert dict(zip(features.names, features.defaults, strict=True))["usual_1h"] == -1.0
+    assert dict(zip(features.names, features.sources, strict=True))["is_dear"] == "request"
+    assert features.freshness_us[0] == 5_000_000
+    assert len(features.states) == 4
+
+
+def test_a_comment_is_no_change_and_a_constant_is_one():
+    project = sample_project()
+    digest = parse_features(FEATURES, "features.py", project).digest
+    assert parse_features(FEATURES + "\n# a remark\n", "features.py", project).digest == digest
+    assert parse_features(FEATURES.replace("2 * usual", "3 * usual"), "features.py", project).digest != digest
+    assert parse_features(FEATURES.replace("default=-1.0", "default=-2.0"), "x", project).digest != digest
+
+
+def test_equal_needs_share_one_state_and_a_longer_window_gets_its_own():
+    project = sample_project()
+    two = 'a = windowed("payments", by="card", windows=["1h"], features={"a": count()})\n' \
+          'b = windowed("payments", by="card", windows=["1h"], features={"b": count()})\n'  # fmt: skip
+    assert len(parse_features(HEAD + two, "features.py", project).states) == 1
+    other = two.replace('windows=["1h"], features={"b"', 'windows=["2h"], features={"b"')
+    assert len(parse_features(HEAD + other, "features.py", project).states) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param(
+            'v = windowed("payment", by="user", windows=["1x"], features={\n  "n": count(),\n})\n',
+            [
+                "features.py:2: v: unknown entity 'user'; declared are card, shop",
+                "features.py:2: v: unknown source 'payment'; declared are payments, labels, profiles",
+                "features.py:2: v: window '1x' must be a number with a unit: ms, s, m, h or d, such as 50ms, 10m or "
+                "7d (got '1x')",
+            ],
+            id="unknown names and a bad window, all at once",
+        ),
+        pytest.param(
+            'v = windowed("payments", by="card", windows=["1h"], features={\n'
+            '  "a": mean("amuont"),\n  "b": sum("channel"),\n  "c": count(where={"channel": 1}),\n'
+            '  "d": count(where="channel = 1"),\n  "e": mean("amount", default="x"),\n  "f": 7,\n})\n',
+            [
+                "features.py:2: v: 'f' must be an aggregation such as count() (got 7)",
+                "features.py:3: v.a: unknown column 'amuont'; 'payments' declares amount, channel, items",
+                "features.py:4: v.b: sum needs numbers, column 'channel' is a string",
+                "features.py:5: v.c: column 'channel' is a string and cannot equal 1",
+                "features.py:6: v.d: where must map columns to the value they equal",
+                "features.py:7: v.e: default must be a finite number (got 'x')",
+            ],
+            id="each wrong aggregation on its own line",
+        ),
+        pytest.param(
+            'v = windowed("labels", by="card", windows=["1h"], include_request=True, delay="1h",\n'
+            '  features={"n": count()})\n',
+            [
+                "features.py:2: v: include_request and delay exclude each other: the request is not old yet",
+                "features.py:2: v: include_request needs the request's own source 'payments' (got 'labels')",
+            ],
+            id="include_request elsewhere than on the request's source",
+        ),
+        pytest.param(
+            'v = windowed("payments", by="card", windows=["1h"], features={"n": count()})\n'
+            'w = windowed("payments", by="shop", windows=["1h"], features={"n": count()})\n'
+            "@request\ndef amount(channel):\n    return channel == 'x'\n",
+            [
+                "features.py:3: two features are called 'n_1h'; the other is on line 2",
+                "features.py:4: a feature cannot be called 'amount': that is a field of the request",
+            ],
+            id="two features of one name",
+        ),
+        pytest.param(
+            "@request\ndef a(b):\n    return b\n@request\ndef b(a):\n    return a\n@request\ndef c(c):\n    return c\n",
+            [
+                "features.py:2: a: unknown argument 'b'; an argument is a request field or a feature declared above: "
+                "card, shop, at, payment, amount, channel, items",
+                "features.py:8: c: a function cannot be its own argument",
+            ],
+            id="functions that need each other",
+        ),
+        pytest.param(
+            "@request\ndef scalar(amount):\n    return 1.0\n@request\ndef text(channel):\n    return channel\n"
+            "@request\ndef fails(amount):\n    return amount.nothing\n@request\ndef odd(*amount):\n    return amount\n",
+            [
+                "features.py:2: scalar: must return one value per row (got shape () for 0 rows); use vectorised NumPy "
+                "functions",
+                "features.py:5: text: must return numbers or bool (got object)",
+                "features.py:8: fails: fails on an empty batch of rows: AttributeError: 'numpy.ndarray' object has no "
+                "attribute 'nothing'",
+                "features.py:11: odd: argument 'amount' must be plain: a request field or a feature, by name",
+            ],
+            id="functions that are not vectorised",
+        ),
+        pytest.param(
+            'p = batch("profiles", by="card", columns=["age", "size"], ttl="soon", freshness="1s")\n'
+            'q = batch("payments", by="card", columns=["channel"], ttl="1d")\n',
+            [
+                "features.py:2: p: freshness must be at least 2s: progress is told once a second (got '1s')",
+                "features.py:2: p: ttl must be a number with a unit: ms, s, m, h or d, such as 50ms, 10m or 7d "
+                "(got 'soon')",
+                "features.py:2: p: unknown column 'size'; 'profiles' declares age, vip",
+                "features.py:3: q: column 'channel' is a string; a model input must be a number or bool",
+            ],
+            id="batch views",
+        ),
+        pytest.param(
+            'windowed("payments", by="card", windows=["1h"], features={"n": count()})\n'
+            'a = b = windowed("payments", by="card", windows=["1h"], features={"m": count()})\n',
+            [
+                "features.py:2: this view has no name or lost it; assign it to a variable of its own",
+                "features.py:3: one view has several names (a, b)",
+            ],
+            id="views without a name of their own",
+        ),
+        pytest.param("x = 1 +\n", ["features.py:2: not valid Python: invalid syntax"], id="syntax error"),
+        pytest.param("\nx = 1 / 0\n", ["features.py:3: ZeroDivisionError: division by zero"], id="an exception"),
+        pytest.param(
+            "v = windowed('payments', windows=['1h'], features={})\n",
+            ["features.py:2: TypeError: windowed() missing 1 required keyword-only argument: 'by'"],
+            id="a wrong call",
+        ),
+        pytest.param(
+            "x = 1\n",
+            ["features.py: declares no feature; declare at least one windowed or batch view or @request function"],
+            id="nothing declared",
+        ),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(text, expected):
+    assert problems(text) == expected
+
+
+def test_a_label_in_the_request_source_is_not_known_to_a_request():
+    from tidewheel.spec.load import parse_project
+    from unit.features.samples import SPEC
+
+    spec = SPEC.replace("items: int32", "items: int32, is_fraud: bool").replace(
+        "label: {source: labels", "label: {source: payments"
+    )
+    project = parse_project(spec, "project.yaml")
+    text = HEAD + (
+        'v = windowed("payments", by="card", windows=["1h"], include_request=True, features={\n'
+        '  "bad": mean("is_fraud"),\n})\n@request\ndef f(is_fraud):\n    return is_fraud\n'
+    )
+    with pytest.raises(SpecError) as caught:
+        parse_features(text, "features.py", project)
+    assert [(problem.line, problem.message.split(";")[0]) for problem in caught.value.problems] == [
+        (3, "v.bad: 'is_fraud' is the label, which a request does not know"),
+        (5, "f: unknown argument 'is_fraud'"),
+    ]
+
+
+def test_a_missing_file_says_what_to_do(tmp_path):
+    with pytest.raises(NotFound, match=r"features\.py: no such file; declare at least one feature"):
+        load_features(tmp_path, sample_project())
