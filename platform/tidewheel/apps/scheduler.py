@@ -74,7 +74,7 @@ class Scheduler:
             code, result = self._run_command((*COMMANDS[due.stage], "--as-of", utc_text(due.as_of_us)))
             if code == 0 or self._stopping.is_set():
                 break
-        if not self._stopping.is_set():
+        if not self._stopping.is_set() and (due.stage != "monitor" or code != 0):  # a monitor records its own run
             self._journal.finish_run(name, due.stage, due.as_of_us, {"exit_code": code, "result": result})
 
     def _run_command(self, command: Sequence[str]) -> tuple[int, Any]:

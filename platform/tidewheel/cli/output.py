@@ -111,7 +111,9 @@ class Output:
             task = bar.add_task(description, total=total, note="")
 
             def report(n: int, note: str | None) -> None:
-                bar.update(task, advance=n, **({"note": note} if note is not None else {}))
+                bar.update(task, advance=n)
+                if note is not None:
+                    bar.update(task, note=note)
 
             yield Step(report)
 

@@ -120,11 +120,11 @@ def nothing_asks(given: RetrainInput) -> Decision | None:
 
 
 def labels_are_too_few(given: RetrainInput) -> Decision | None:
-    """Where a finding asks, labels since the change: a model can only learn a change it has labels of. Where the
+    """Where a finding asks, labels since the change, holdout and gap apart: only those can be learned from. Where the
     cadence asks, labels since the champion's data."""
     asks = {finding.reason for finding in asking(given)}
     counts = [
-        (given.n_labels_since_change, "the change began", "DriftPersists"),
+        (given.n_labels_since_change, "the change began (holdout and gap apart)", "DriftPersists"),
         (given.n_labels_since_champion, "the champion's training data", "CadenceDue"),
     ]
     known = [(n, since) for n, since, reason in counts if reason in asks]

@@ -112,7 +112,10 @@ def gather_retrain(
     began_us = change_began_us(given)
     n_change = 0
     if began_us is not None:
-        n_change = count_mature_labels(project, labels, began_us - _seen_late_us(project, given), as_of_us)
+        # The newest mature labels are the holdout's, and the fit ends a label gap before it: a change that only the
+        # holdout sees cannot be learned.
+        fit_as_of_us = as_of_us - project.training.holdout_us - project.label.delay_us
+        n_change = count_mature_labels(project, labels, began_us - _seen_late_us(project, given), fit_as_of_us)
     return replace(given, n_labels_since_change=n_change, n_labels_since_champion=n_champion)
 
 
@@ -132,11 +135,11 @@ def _monitor_runs(journal: Journal, project: str, as_of_us: int) -> tuple[Monito
         outcome = run.outcome or {}
         if run.finished_at_us is None or outcome.get("exit_code", 0) != 0:
             continue
-        result = outcome.get("result")  # where a schedule ran the command, what it printed
-        version = (result if isinstance(result, dict) else outcome).get("champion")
         own = [one.finding for one in found if one.as_of_us == run.as_of_us]
         broken = tuple(finding.subject for finding in own if finding.reason == "FeedBroken")
-        runs.append(MonitorRun(run.as_of_us, frozenset(finding.reason for finding in own), broken, version))
+        runs.append(
+            MonitorRun(run.as_of_us, frozenset(finding.reason for finding in own), broken, outcome.get("champion"))
+        )
     return tuple(runs)
 
 

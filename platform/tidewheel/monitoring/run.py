@@ -6,6 +6,7 @@ Called by `tidewheel monitor`. The findings are recorded before any report is dr
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tidewheel.findings import Finding
 from tidewheel.journal.ledger import Journal
@@ -27,6 +28,18 @@ class MonitorResult:
     given: MonitorInput
     findings: tuple[Finding, ...]
     n_labels_mature: int
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        """What the journal keeps of the run."""
+        return {
+            "exit_code": 0,
+            "champion": self.given.champion,
+            "n_predictions": self.given.n_predictions,
+            "n_labels_mature": self.n_labels_mature,
+            "n_findings": len(self.findings),
+            "reasons": sorted({finding.reason for finding in self.findings}),
+        }
 
     @property
     def drift(self) -> dict[str, float]:
@@ -72,16 +85,12 @@ def run_monitor(
     context = {"version": gathered.given.champion, "digest": champion.digest if champion else None}
     journal.record_findings(project.name, as_of_us, found, context, stage=STAGE)
     result = MonitorResult(gathered.given, found, gathered.n_labels_mature)
-    journal.finish_run(
-        project.name,
-        STAGE,
-        as_of_us,
-        {
-            "exit_code": 0,
-            "champion": gathered.given.champion,
-            "n_predictions": gathered.given.n_predictions,
-            "n_findings": len(found),
-            "reasons": sorted({finding.reason for finding in found}),
-        },
-    )
+    journal.finish_run(project.name, STAGE, as_of_us, result.outcome)
     return result
+
+
+def is_news(project: ModelProject, journal: Journal, result: MonitorResult) -> bool:
+    """True where a reason was found that the run before did not find: worth a page for people to look at."""
+    before = journal.runs(project.name, stage=STAGE, until_us=result.given.end_us - 1, limit=1, newest_first=True)
+    known = set((before[0].outcome or {}).get("reasons", ())) if before else set()
+    return bool(set(result.outcome["reasons"]) - known)

@@ -7,8 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from tidewheel.clock import DAY_US
-from tidewheel.spec.data import Identifier
-from tidewheel.spec.scalars import DurationUs, Section
+from tidewheel.spec.scalars import DurationUs, Identifier, Section
 
 Metric = Literal["average_precision", "auc_roc", "card_precision_at_100"]
 

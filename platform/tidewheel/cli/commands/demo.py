@@ -52,7 +52,7 @@ def command(folder: Path, output: Output) -> int:
         with screen.shown():
             story.tell()
         figures = _figures(story, home, time.monotonic() - began)
-        output.result(figures, lambda console: _summary(console, screen, figures))
+        output.result(figures, lambda console: _summary(console, figures))
         if not output.as_json and console.is_terminal and sys.stdin.isatty():
             click.prompt("Everything still runs; press Enter to stop it", default="", show_default=False)
     finally:
@@ -74,7 +74,9 @@ def _make_anew(folder: Path, stop: Any) -> None:
 
 def _figures(story: Any, home: Any, seconds: float) -> dict[str, Any]:
     return {
-        "verified": list(story.screen.done),
+        "verified": [
+            {"step": step, "seen": seen, "seconds": story.seconds[step]} for step, seen in story.screen.done.items()
+        ],
         "duration_s": round(seconds, 1),
         "n_commands": story.commands.n_run,
         "n_days": len(story.days),
@@ -89,9 +91,10 @@ def _figures(story: Any, home: Any, seconds: float) -> dict[str, Any]:
     }
 
 
-def _summary(console: Console, screen: Any, figures: dict[str, Any]) -> None:
-    rows = [("✓", stage, what) for stage, what in screen.done.items()]
-    console.print(table("The loop closed, each step verified", ("", "step", "what was seen"), rows))
+def _summary(console: Console, figures: dict[str, Any]) -> None:
+    rows = [("✓", one["step"], one["seen"], f"{one['seconds']:.0f} s") for one in figures["verified"]]
+    columns = ("", "step", "what was seen", "took")
+    console.print(table("The loop closed, each step verified", columns, rows, numeric=("took",)))
     requests = figures["requests"]
     console.print(
         f"{requests['n_requests']:,} requests, {requests['n_failed']} failed, p50 {requests['p50_ms']:.1f} ms, "

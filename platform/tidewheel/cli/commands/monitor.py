@@ -29,7 +29,11 @@ LAKE_WAIT_S = 5.0
 @click.command()
 @project_argument
 @as_of_option
-@click.option("--report/--no-report", default=None, help="Draw the Evidently page; by default when there is a finding.")
+@click.option(
+    "--report/--no-report",
+    default=None,
+    help="Draw the Evidently page; by default when there is a finding that the run before did not have.",
+)
 @output_option
 def command(project: Path, as_of_us: int | None, report: bool | None, output: Output) -> int:
     """Look at PROJECT's newest window of `monitoring.every` and record what is found.
@@ -45,7 +49,7 @@ def command(project: Path, as_of_us: int | None, report: bool | None, output: Ou
     from tidewheel.adapters.local_home import LocalHome
     from tidewheel.journal.ledger import Journal
     from tidewheel.monitoring.paths import MonitorPaths
-    from tidewheel.monitoring.run import run_monitor
+    from tidewheel.monitoring.run import STAGE, is_news, run_monitor
     from tidewheel.spec.load import load_project
 
     spec, home = load_project(project), LocalHome.of(project)
@@ -54,11 +58,14 @@ def command(project: Path, as_of_us: int | None, report: bool | None, output: Ou
     champion = _champion(home, spec)
     _wait_for_the_lake(home, spec, paths, at_us)
     with output.progress("monitor"):
-        result = run_monitor(spec, paths, Journal(home.journal_url), champion, at_us, _recompute(home, spec, champion))
+        journal = Journal(home.journal_url)
+        result = run_monitor(spec, paths, journal, champion, at_us, _recompute(home, spec, champion))
     page, note = None, None
-    if report or (report is None and result.findings):
+    if report or (report is None and is_news(spec, journal, result)):
         with output.progress("drift report"):
             page, note = _draw(spec.name, paths, champion, result)
+        if page is not None:
+            journal.finish_run(spec.name, STAGE, at_us, {**result.outcome, "report": str(page)})
     data = _data(result, page, note)
     output.result(data, lambda console: _render(console, spec.name, data, result))
     return 0

@@ -86,12 +86,12 @@ def _render(console: Console, seen: Overview, folder: Path) -> None:
         console.print(f"MLflow: {seen.platform.mlflow_uri}")
     if "monitor" in seen.last_runs:
         title = f"findings of {utc_text(seen.last_runs['monitor'])}"
-        rows = [(r.finding.severity, r.finding.reason, r.finding.message) for r in seen.findings]
-        console.print(table(title, ("severity", "reason", "what"), rows) if rows else f"{title}: none")
+        found = [(r.finding.severity, r.finding.reason, r.finding.message) for r in seen.findings]
+        console.print(table(title, ("severity", "reason", "what"), found) if found else f"{title}: none")
         for reason in dict.fromkeys(r.finding.reason for r in seen.findings):
             console.print(f"  what to do: docs/runbooks/{reason}.md")
     if seen.decisions:
-        rows = [(r.id, r.decision.action, r.state, ", ".join(r.decision.reasons)) for r in seen.decisions]
-        console.print(table("newest decisions", ("decision", "action", "state", "because"), rows))
+        told = [(r.id, r.decision.action, r.state, ", ".join(r.decision.reasons)) for r in seen.decisions]
+        console.print(table("newest decisions", ("decision", "action", "state", "because"), told))
     for record in seen.waiting:
         console.print(f"waits for a person: tidewheel approve {folder} {record.id} --reason TEXT")

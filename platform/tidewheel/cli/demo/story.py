@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,7 @@ class Story:
     calendar: Calendar = field(default_factory=Calendar)
     figures: dict[str, Any] = field(default_factory=dict)
     days: list[dict[str, Any]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def data(self) -> Path:
@@ -53,8 +55,10 @@ class Story:
     def tell(self) -> None:
         """Everything in order. Raises StepFailed at the first step that is not as it must be."""
         for stage, step in zip(STAGES, self._steps(), strict=True):
+            began = time.monotonic()
             self.screen.begin(stage)
             self.screen.finish(stage, step())
+            self.seconds[stage] = round(time.monotonic() - began, 1)
         total = sum(day["n_requests"] for day in self.days)
         failed = sum(day["n_failed"] for day in self.days)
         self._must(failed == 0, f"{failed} of {total} requests failed")
@@ -150,8 +154,8 @@ class Story:
                 break
         self._must(any(line.startswith("FeatureDrift") for line in found), f"no FeatureDrift among {found}")
         self._must(self._waiting is not None, "no decision to retrain waits for a person")
-        reports = sorted(self.commands.project.glob(".tidewheel/reports/**/*.html"))
-        self._must(bool(reports), "no Evidently report was written")
+        reports = [Path(lived["report"]) for lived in self.days if lived["report"]]
+        self._must(bool(reports) and reports[-1].stat().st_size > 100_000, "no Evidently report was written")
         self.figures["drift"] = {
             "first_finding": next(line for line in found if line.startswith("FeatureDrift")),
             "findings": sorted({line.split(":")[0] for line in found}),
@@ -279,8 +283,8 @@ def _executed(seen: dict[str, Any], decision: str) -> dict[str, Any] | None:
 
 def _monitored(seen: dict[str, Any]) -> dict[str, Any]:
     """Counts of the newest monitor run."""
-    result = (seen.get("monitor") or {}).get("result") or {}
-    return {key: result.get(key) for key in ("n_predictions", "n_labels_mature")}
+    outcome = seen.get("monitor") or {}
+    return {key: outcome.get(key) for key in ("n_predictions", "n_labels_mature", "report")}
 
 
 def _estimate(metric: dict[str, Any]) -> str:
