@@ -79,6 +79,15 @@ def train(project: Path, uri: str, *arguments: str) -> dict[str, Any]:
     return body
 
 
+def told(project: Path, uri: str, *arguments: str) -> str:
+    """What a person reads."""
+    command = ["train", str(project), "--tracking-uri", uri, *arguments]
+    result = CliRunner().invoke(cli, command, standalone_mode=False)
+    if result.exception is not None:
+        raise result.exception
+    return result.stdout
+
+
 def name_of(project: Path) -> str:
     return (project / "project.yaml").read_text().split("name: ", 1)[1].split("\n", 1)[0]
 
@@ -121,7 +130,10 @@ def test_training_again_on_equal_data_gives_the_same_version(project: Path, mlfl
 
 def test_a_first_version_of_a_lower_tier_serves_at_once(project: Path, mlflow_uri: str) -> None:
     edit(project / "project.yaml", "tier: 1", "tier: 2")
-    assert train(project, mlflow_uri, "--as-of", AS_OF)["alias"] == "champion"
+    text = told(project, mlflow_uri, "--as-of", AS_OF)
+    assert "version 1, gate pass" in text
+    assert "alias @champion is set" in text
+    assert MlflowRegistry(mlflow_uri).aliases(name_of(project)) == {"champion": "1"}
 
 
 def test_a_challenger_meets_a_champion_that_keeps_its_old_features(project: Path, mlflow_uri: str) -> None:
@@ -199,6 +211,7 @@ def test_a_policy_that_asks_for_nothing_is_recorded_and_trains_nothing(project: 
         assert (made["version"], made["decision"]["action"]) == (None, "none")
     (decision,) = journal.decisions(name)
     assert decision.decision.reasons == ("NothingAsks",)
+    assert f"{decision.id}: none (none)" in told(project, mlflow_uri, "--if-needed", "--as-of", AS_OF)
     assert MlflowRegistry(mlflow_uri).versions(name) == ()
 
 

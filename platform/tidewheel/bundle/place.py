@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tidewheel.bundle.manifest import verify
@@ -47,6 +47,19 @@ def is_bundle(folder: Path, digest: str) -> bool:
     except ContractViolation:
         return False
     return True
+
+
+@contextlib.contextmanager
+def scratch(store: Path) -> Iterator[Path]:
+    """An empty hidden folder in ``store`` to write a bundle in; those of killed processes are swept first."""
+    store.mkdir(parents=True, exist_ok=True)
+    _sweep(store / "candidate")
+    made = store / f".candidate.{os.getpid()}.tmp"
+    made.mkdir()
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def _sweep(target: Path) -> None:

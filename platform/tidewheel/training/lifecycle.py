@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -21,7 +20,7 @@ import numpy as np
 from tidewheel import __version__
 from tidewheel.bundle.files import MODEL_UBJ
 from tidewheel.bundle.loader import load_bundle
-from tidewheel.bundle.place import place
+from tidewheel.bundle.place import place, scratch
 from tidewheel.bundle.plan import spec_digest
 from tidewheel.bundle.registry import CHALLENGER, CHAMPION, ModelRegistry, Version
 from tidewheel.clock import utc_text
@@ -122,12 +121,11 @@ def train_version(
     )
     champion = _scored_champion(serving, project, features, data, split, as_of_us, shop) if serving else None
     given = RunInput(project, features, folder, data.frame, split, as_of_us, champion)
-    shop.bundles.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".candidate-", dir=shop.bundles) as made:
-        candidate = train_candidate(given, Path(made), shop.on_step)
+    with scratch(shop.bundles) as made:
+        candidate = train_candidate(given, made, shop.on_step)
 
         def fill(target: Path) -> None:
-            for path in Path(made).iterdir():
+            for path in made.iterdir():
                 shutil.copyfile(path, target / path.name)
 
         place(shop.bundles / candidate.digest, candidate.digest, fill)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tidewheel.bundle.manifest import verify, write_manifest
-from tidewheel.bundle.place import place
+from tidewheel.bundle.place import place, scratch
 from tidewheel.errors import ContractViolation
 
 
@@ -43,3 +43,13 @@ def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
     left.mkdir(parents=True)
     place(tmp_path / "store" / "target", digest, lambda folder: write(folder) and None)
     assert [path.name for path in (tmp_path / "store").iterdir()] == ["target"]
+
+
+def test_scratch_is_empty_and_goes_also_after_a_process_was_killed(tmp_path: Path) -> None:
+    left = tmp_path / ".candidate.999999999.tmp"
+    left.mkdir()
+    (left / "half").write_bytes(b"")
+    with scratch(tmp_path) as folder:
+        assert list(folder.iterdir()) == []
+        assert list(tmp_path.iterdir()) == [folder]
+    assert list(tmp_path.iterdir()) == []
