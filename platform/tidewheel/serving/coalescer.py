@@ -2,7 +2,7 @@
 
 An idle server adds no wait: a request goes to the worker thread in the same turn of the event loop. While the
 thread is busy, requests gather and go next, together. A request whose deadline comes first is answered by the
-ladder on the event loop; while the thread is overdue, later requests do not wait for it either.
+ladder on the event loop; once the thread has been overdue for a while, later requests do not wait for it either.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from tidewheel.serving.snapshot import Snapshot
 MAX_BATCH_ROWS = 1024
 MAX_WAITING_ROWS = 16_384
 LATE = "FeaturesLate"
+# A hiccup makes requests wait until their own deadline; after this long it is a stall, and nobody waits.
+STALL_US = 250_000
 
 
 class _Pending:
@@ -56,7 +58,10 @@ class Coalescer:
         self._log, self._shadow, self._metrics, self._clock = log, shadow, metrics, clock
         self._waiting: deque[_Pending] = deque()
         self._waiting_rows = 0
-        self._busy = self._overdue = self._flush_due = False
+        self._busy = self._flush_due = False
+        self._taken: list[_Pending] = []  # what the worker has
+        self._timer: asyncio.TimerHandle | None = None
+        self._overdue_since_us: int | None = None
         self._row_us = 50.0  # moving mean of the time one row takes, for admission
         self._work: queue.SimpleQueue[list[_Pending] | None] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -86,12 +91,15 @@ class Coalescer:
         # A fifth of the deadline, at most 5 ms, is kept for answering by the ladder.
         margin_us = min(5_000, deadline_us // 5)
         pending = _Pending(request, snapshot, future, request.arrived_us + deadline_us - margin_us)
-        if self._overdue:
+        if self._overdue_since_us is not None and request.arrived_us - self._overdue_since_us > STALL_US:
             self._answer_late([pending])
             return future
         self._waiting.append(pending)
         self._waiting_rows += request.n_rows
-        if not self._busy and not self._flush_due:
+        if self._busy:
+            if self._timer is None:
+                self._set_timer()
+        elif not self._flush_due:
             self._flush_due = True
             self._loop.call_soon(self._flush)
         return future
@@ -101,7 +109,6 @@ class Coalescer:
         self._flush_due = False
         if self._busy or not self._waiting:
             return
-        assert self._loop is not None
         taken: list[_Pending] = []
         rows = 0
         while self._waiting and (not taken or rows + self._waiting[0].request.n_rows <= MAX_BATCH_ROWS):
@@ -109,18 +116,34 @@ class Coalescer:
             taken.append(pending)
             rows += pending.request.n_rows
         self._waiting_rows -= rows
-        self._busy = True
+        self._busy, self._taken = True, taken
         self._work.put(taken)
-        wait_us = min(pending.deadline_us for pending in taken) - self._clock.monotonic_us()
-        self._timer = self._loop.call_later(max(wait_us, 0) / 1e6, self._deadline, taken)
+        self._set_timer()
 
-    def _deadline(self, taken: Sequence[_Pending]) -> None:
-        """The worker was not in time for ``taken``: neither they nor those behind them wait longer."""
-        self._overdue = True
-        late = [*taken, *self._waiting]
-        self._waiting.clear()
-        self._waiting_rows = 0
-        self._answer_late(late)
+    def _set_timer(self) -> None:
+        """Wake at the first deadline of all that the worker has or that waits behind it."""
+        assert self._loop is not None
+        deadlines = [pending.deadline_us for pending in (*self._taken, *self._waiting) if pending.ticket]
+        if not deadlines:
+            self._timer = None
+            return
+        wait_us = min(deadlines) - self._clock.monotonic_us()
+        self._timer = self._loop.call_later(max(wait_us, 0) / 1e6, self._deadline)
+
+    def _deadline(self) -> None:
+        """Answer by the ladder whoever cannot wait any longer; the others still may be in time."""
+        self._timer = None
+        if not any(pending.ticket for pending in self._taken):
+            return  # the worker is through and about to say so
+        now_us = self._clock.monotonic_us()
+        if self._overdue_since_us is None:
+            self._overdue_since_us = now_us
+        late = [p for p in (*self._taken, *self._waiting) if p.ticket and p.deadline_us <= now_us]
+        if late:
+            self._waiting = deque(p for p in self._waiting if p.deadline_us > now_us)
+            self._waiting_rows = sum(p.request.n_rows for p in self._waiting)
+            self._answer_late(late)
+        self._set_timer()
 
     def _answer_late(self, late: Sequence[_Pending]) -> None:
         self._settle(self._process([pending for pending in late if pending.claim()], LATE, claimed=True))
@@ -159,8 +182,10 @@ class Coalescer:
         return outcome
 
     def _done(self, taken: Sequence[_Pending], outcome: Sequence[_Outcome], took_us: int) -> None:
-        self._timer.cancel()
-        self._busy = self._overdue = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._busy, self._taken, self._overdue_since_us = False, [], None
         rows = sum(pending.request.n_rows for pending in taken)
         self._row_us += 0.1 * (min(took_us / max(rows, 1), 100_000.0) - self._row_us)
         self._metrics.batch(rows, took_us)

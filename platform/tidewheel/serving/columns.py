@@ -53,7 +53,7 @@ class Column:
         check = _CHECKS[self.type]
         try:
             done = [None if value is None else check(value) for value in values]
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise BadRequest(f"{self.name}: {error}") from None
         if self.required and None in done:
             raise BadRequest(f"{self.name}: must not be null: it is a key")

@@ -14,7 +14,7 @@ import pytest
 from memory.tiny import T0_US
 from tidewheel.clock import SystemClock
 from tidewheel.features.reader import FeatureRows
-from tidewheel.serving.coalescer import Coalescer
+from tidewheel.serving.coalescer import STALL_US, Coalescer
 from tidewheel.serving.metrics import ServingMetrics
 from tidewheel.serving.prediction_log import PredictionLog
 from tidewheel.serving.prediction_record import decode_frames
@@ -102,15 +102,17 @@ def test_a_stalled_store_is_answered_by_the_ladder_in_time_and_logged_once(bench
         first = await rig.submit(0)
         assert CLOCK.monotonic_us() - began_us < 2_000_000
         assert first.reasons == [("FeaturesLate", "FeatureDefaults")]
-        second = await rig.submit(1)  # the store still hangs: nobody waits for it again
+        second = await rig.submit(1)  # the store still hangs: each waits for its own deadline
         assert second.reasons == [("FeaturesLate", "FeatureDefaults")]
+        rig.coalescer._overdue_since_us = CLOCK.monotonic_us() - 10 * STALL_US
+        assert rig.submit(2).done()  # a stall: nobody waits any longer
         rig.reader.gate.set()
-        while rig.coalescer._overdue:
+        while rig.coalescer._busy:
             await asyncio.sleep(0.001)
-        assert (await rig.submit(2)).degraded == [False]
+        assert (await rig.submit(3)).degraded == [False]
 
     asyncio.run(story())
-    assert rig.logged() == ["r0", "r1", "r2"]
+    assert rig.logged() == ["r0", "r1", "r2", "r3"]
     rig.coalescer.stop()
 
 
