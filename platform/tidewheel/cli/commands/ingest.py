@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PIECE_ROWS = 200_000
 POLL_S = 0.05
+SILENT_S = 10.0  # a worker that lives says so every second
 
 
 @click.command()
@@ -158,7 +159,7 @@ def _wait(
     store = SqliteOnlineStore(home.online_db)
     try:
         with output.progress("Taking in", total) as step:
-            done, moved_at = -1, time.monotonic()
+            done, moved_at, beat_us, beat_at = -1, time.monotonic(), 0, time.monotonic()
             while True:
                 told = store.progress([state.state_id for state in states])
                 come = sum(
@@ -170,6 +171,14 @@ def _wait(
                     done, moved_at = come, time.monotonic()
                 if done >= total:
                     return
+                newest_us = max((progress.heartbeat_us for progress in told.values()), default=0)
+                if newest_us != beat_us:
+                    beat_us, beat_at = newest_us, time.monotonic()
+                if states and time.monotonic() - max(beat_at, moved_at) > SILENT_S:
+                    raise Unavailable(
+                        f"the stream worker has said nothing for {SILENT_S:g} s; the events are safe in the log and "
+                        f"will be taken in when it runs; run 'tidewheel up', or see 'tidewheel logs stream-worker'"
+                    )
                 if time.monotonic() - moved_at > timeout_s:
                     raise Unavailable(
                         f"the stream worker took in {done} of {total} and then nothing for {timeout_s:g} s; the "
