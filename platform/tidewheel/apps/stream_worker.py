@@ -29,7 +29,7 @@ from tidewheel.features.declaration import StateView
 from tidewheel.features.lake import source_paths
 from tidewheel.features.load import load_features
 from tidewheel.features.ports import EventLog, OnlineStore
-from tidewheel.features.resolve import topic_of
+from tidewheel.features.schema import topic_of
 from tidewheel.features.stream import LakeKeeper, LakePlace, StateKeeper
 from tidewheel.spec.load import load_project
 from tidewheel.spec.project import ModelProject

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from tidewheel.clock import parse_utc
 from tidewheel.errors import InputError
-from tidewheel.features.resolve import topic_of
+from tidewheel.features.schema import topic_of
 from tidewheel.spec.data import Source
 from tidewheel.spec.project import ModelProject
 
