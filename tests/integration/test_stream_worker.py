@@ -33,6 +33,7 @@ from unit.features.samples import FEATURES, MINUTE_US, SPEC, START_US, labels_ta
 pytestmark = pytest.mark.integration
 
 N = 6_000
+ROUNDS = 5
 TABLES = {"payments": payments_table, "labels": labels_table, "profiles": profiles_table}
 
 
@@ -104,6 +105,10 @@ def states_of(home: LocalHome, code: Path) -> dict[str, int]:
     return {state_id: progress.position for state_id, progress in told.items()}
 
 
+def n_started(home: LocalHome) -> int:
+    return (home.root / "worker.log").read_text().count(" started ")
+
+
 def caught_up(home: LocalHome, code: Path) -> bool:
     log, project = FileEventLog(home.event_log), load_project(code)
     features = load_features(code, project)
@@ -125,17 +130,18 @@ def test_killed_at_random_it_ends_with_the_same_values_and_the_same_lake(tmp_pat
     n_kills = 0
     while any(starts[name] < tables[name].num_rows for name in tables):
         with worker(home) as process:
-            until = time.monotonic() + rng.uniform(0.8, 1.6)
-            while time.monotonic() < until:
+            wait_for(lambda n=n_kills: n_started(home) == n + 1, "the worker's start")
+            until = time.monotonic() + rng.uniform(0.02, 0.8)
+            stops = {name: starts[name] + table.num_rows // ROUNDS + 1 for name, table in tables.items()}
+            while time.monotonic() < until or any(starts[name] < stops[name] for name in tables):
                 for name, table in tables.items():
-                    size = rng.randrange(1, 400)
-                    piece = validate_events(table.slice(starts[name], size), name, project).good
-                    log.append(name, piece)
-                    starts[name] = min(starts[name] + size, table.num_rows)
-                time.sleep(0.02)
+                    size = min(rng.randrange(1, 400), stops[name] - starts[name])
+                    log.append(name, validate_events(table.slice(starts[name], size), name, project).good)
+                    starts[name] += size
+                time.sleep(0.01)
             process.send_signal(signal.SIGKILL)
             n_kills += 1
-    assert n_kills >= 2
+    assert n_kills == ROUNDS
     with worker(home) as process:
         wait_for(lambda: caught_up(home, code), "the end of the log")
         process.terminate()
@@ -221,11 +227,11 @@ def test_a_second_worker_waits_until_the_first_is_gone(tmp_path):
     home = LocalHome(tmp_path / "home")
     apply(home)
     with worker(home) as first:
-        wait_for(lambda: (home.root / "worker.log").read_text().count(" started ") == 1, "the first worker")
+        wait_for(lambda: n_started(home) == 1, "the first worker")
         with worker(home) as second:
             time.sleep(1.0)
-            assert (home.root / "worker.log").read_text().count(" started ") == 1
+            assert n_started(home) == 1
             first.kill()
-            wait_for(lambda: (home.root / "worker.log").read_text().count(" started ") == 2, "the second worker")
+            wait_for(lambda: n_started(home) == 2, "the second worker")
             second.terminate()
             assert second.wait(timeout=10) == 0
