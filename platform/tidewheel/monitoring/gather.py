@@ -79,7 +79,7 @@ def gather(
         skew = _skew(project, log, champion, start_us, as_of_us, recompute)
     hidden = project.label.column if project.label.source == project.request else None
     columns = [column for column in project.request_source.columns if column != hidden]
-    source = read_source(project.request, requests, columns, as_of_us, every_us)
+    source = read_source(project.request, requests, columns, as_of_us, every_us, project.request_source.event_id)
     given = MonitorInput(
         project=name,
         start_us=start_us,

@@ -21,9 +21,11 @@ SAMPLE_ROWS = 20_000
 
 
 def read_source(
-    name: str, folder: ParquetFolder, columns: Sequence[str], end_us: int, every_us: int
+    name: str, folder: ParquetFolder, columns: Sequence[str], end_us: int, every_us: int, event_id: str | None = None
 ) -> SourceFacts | None:
     """The window (end - every, end] against the seven before that history covers; None without any history.
+
+    Events are counted once by ``event_id``: a file that was sent twice must not make the next day look poor.
 
     The usual number of events is their median or that of the same weekday a week before, whichever is lower: a
     quiet Sunday is no broken feed. Missing shares are medians, so that a broken day does not become usual.
@@ -34,12 +36,15 @@ def read_source(
     n_windows = USUAL_WINDOWS + 1
     zero_us = end_us - n_windows * every_us
     rows = np.zeros(n_windows, dtype=np.int64)
+    ids: list[list[pa.Array]] = [[] for _ in range(n_windows)]
     missing = {column: np.zeros(n_windows, dtype=np.int64) for column in columns}
     samples: dict[tuple[str, bool], list[pa.Array]] = {}
     taken = {True: 0, False: 0}
-    for table in folder.tables(columns, zero_us, end_us):
+    for table in folder.tables((*columns, *((event_id,) if event_id else ())), zero_us, end_us):
         window = (folder.times_of(table) - zero_us - 1) // every_us
         rows += np.bincount(window, minlength=n_windows)
+        for seen in np.unique(window) if event_id else ():
+            ids[seen].extend(table[event_id].filter(pa.array(window == seen)).chunks)
         for column in columns:
             nulls = np.asarray(pc.is_null(table[column], nan_is_null=_is_floating(table[column])))
             missing[column] += np.bincount(window[nulls], minlength=n_windows)
@@ -50,7 +55,10 @@ def read_source(
                 samples.setdefault((column, now), []).extend(part[column].chunks)
     usual = [i for i in range(n_windows - 1) if zero_us + i * every_us >= first_us - 1 and rows[i] > 0]
     facts = tuple(_column(column, rows, missing[column], usual, samples) for column in columns) if usual else ()
-    return SourceFacts(name, int(rows[-1]), _usual_events(rows, usual, n_windows), facts)
+    events = (
+        np.array([len(pc.unique(pa.chunked_array(chunks))) if chunks else 0 for chunks in ids]) if event_id else rows
+    )
+    return SourceFacts(name, int(events[-1]), _usual_events(events, usual, n_windows), facts)
 
 
 def _usual_events(rows: np.ndarray, usual: Sequence[int], n_windows: int) -> float | None:

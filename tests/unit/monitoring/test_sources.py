@@ -27,6 +27,7 @@ def write(folder: Path, day: int, amounts: list[float | None], *, channel: str =
     table = pa.table(
         {
             "at": pa.array(times, pa.timestamp("us", "UTC")),
+            "id": pa.array(times, pa.int64()),
             "amount": pa.array(amounts, pa.float64()),
             "channel": pa.array([channel[i % len(channel)] for i in range(n)]),
         }
@@ -39,7 +40,7 @@ def amounts(n: int) -> list[float | None]:
 
 
 def read(folder: Path, day: int) -> SourceFacts | None:
-    return read_source("payments", ParquetFolder(folder, "at"), NAMES, START + (day + 1) * DAY_US, DAY_US)
+    return read_source("payments", ParquetFolder(folder, "at"), NAMES, START + (day + 1) * DAY_US, DAY_US, "id")
 
 
 @pytest.fixture
@@ -137,3 +138,10 @@ def test_the_day_on_which_history_begins_is_not_usual(lake: Path) -> None:
 
 def test_without_any_history_nothing_is_said(tmp_path: Path) -> None:
     assert read(tmp_path / "nothing", 7) is None
+
+
+def test_a_file_that_was_sent_twice_does_not_change_how_many_events_are_usual(lake: Path) -> None:
+    before = read(lake, 7)
+    for day in range(7):
+        (lake / f"part-{day:03d}-again.parquet").write_bytes((lake / f"part-{day:03d}.parquet").read_bytes())
+    assert read(lake, 7) == before
