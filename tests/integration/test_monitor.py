@@ -101,7 +101,10 @@ def test_the_policy_refuses_on_the_broken_feed_and_the_day_after(decisions: dict
 def test_the_policy_waits_for_persistence_and_for_labels_of_the_change(decisions: dict[int, DecisionRecord]) -> None:
     told = [decisions[day].decision.reasons for day in range(SHIFTED, DAYS)]
     assert told == [("NotPersistent",), ("NotPersistent",), ("NotEnoughLabels",), ("NotEnoughLabels",)]
-    assert decisions[DAYS - 1].decision.findings[0].message == "0 mature labels since the change began (holdout and gap apart), needed 500"
+    assert (
+        decisions[DAYS - 1].decision.findings[0].message
+        == "0 mature labels since the change began (holdout and gap apart), needed 500"
+    )
 
 
 def test_asked_again_the_first_decision_stands(world: MonitorWorld, decisions: dict[int, DecisionRecord]) -> None:

@@ -85,7 +85,8 @@ DUE = {"champion_trained_as_of_us": NOW - 7 * DAY_US}
                      Finding("DecisionPending", "retrain-x is not done yet", "info", "retrain-x"),
                      id="an earlier decision waits"),
         pytest.param({**DRIFTING, "n_labels_since_change": 999}, "refuse",
-                     Finding("NotEnoughLabels", "999 mature labels since the change began (holdout and gap apart), needed 1000", "info", "",
+                     Finding("NotEnoughLabels", "999 mature labels since the change began "
+                             "(holdout and gap apart), needed 1000", "info", "",
                              999, 1000), id="too few labels since the change"),
         pytest.param({**DUE, "n_labels_since_champion": 0}, "refuse",
                      Finding("NotEnoughLabels", "0 mature labels since the champion's training data, needed 1000",

@@ -33,8 +33,12 @@ class Calendar:
     def last_day(self) -> int:
         return self.drift_from + self.drift_days_at_most
 
-    def generator_switches(self) -> tuple[str, ...]:
-        """Arguments of generate.py for this world."""
+    def population(self) -> tuple[str, ...]:
+        """Arguments of generate.py for a small town: about 2,000 payments a day."""
+        return ("--customers", "1000", "--terminals", "2000")
+
+    def switches(self) -> tuple[str, ...]:
+        """Arguments of generate.py for what changes in this world."""
         return (
             "--amount-factor", "1.8", "--amount-from", str(self.drift_from),
             "--new-pattern-from", str(self.drift_from),

@@ -47,6 +47,7 @@ class Story:
     figures: dict[str, Any] = field(default_factory=dict)
     days: list[dict[str, Any]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    seen: dict[str, Any] = field(default_factory=dict)  # what `status` said last
 
     @property
     def data(self) -> Path:
@@ -86,7 +87,7 @@ class Story:
         checked = self.commands.tidewheel("validate")
         self.commands.tidewheel("up", "--no-wait")
         generate = self.commands.project / "generate.py"
-        days = ("--days", str(self.calendar.history_days))
+        days = ("--days", str(self.calendar.history_days), *self.calendar.population())
         self.commands.python(generate, "--out", str(self.data / "history"), *days)
         up = self.commands.tidewheel("up")
         self.figures["platform"] = {"mlflow": up["mlflow_uri"], "processes": sorted(up["processes"])}
@@ -97,9 +98,10 @@ class Story:
         rest = (
             "--first-day", str(self.calendar.history_days),
             "--days", str(self.calendar.last_day - self.calendar.history_days), "--per-day",
+            *self.calendar.population(),
         )  # fmt: skip
         generate = self.commands.project / "generate.py"
-        self.commands.python(generate, "--out", str(self.data), *rest, *self.calendar.generator_switches())
+        self.commands.python(generate, "--out", str(self.data), *rest, *self.calendar.switches())
         events = {name: source["n_accepted"] for name, source in result["sources"].items()}
         rejected = sum(source["n_rejected"] for source in result["sources"].values())
         self._must(rejected == 0, f"{rejected} generated rows were rejected")
@@ -219,6 +221,7 @@ class Story:
             f"the monitor of {done_until}",
             lambda seen: seen if seen["last_runs"].get("retrain", "") >= done_until else None,
         )
+        self.seen = seen
         findings = [f"{finding['reason']}: {finding['message']}" for finding in seen["findings"]]
         self.days.append({"day": day, "findings": findings, **asked, **_monitored(seen)})
         self.screen.n_requests += asked["n_requests"]
@@ -262,11 +265,11 @@ class Story:
         raise StepFailed(f"waited for {what} in vain; see 'tidewheel logs' of {self.commands.project}")
 
     def _pending(self, kind: str) -> dict[str, Any] | None:
-        decisions = self._status()["decisions"]
+        decisions = self.seen["decisions"]
         return next((d for d in decisions if d["kind"] == kind and d["state"] == "pending"), None)
 
     def _decision(self, action: str, reason: str) -> dict[str, Any]:
-        for decision in self._status()["decisions"]:
+        for decision in self.seen["decisions"]:
             if decision["action"] == action and decision["findings"][0]["reason"] == reason:
                 return dict(decision)
         raise StepFailed(f"no decision to {action} because of {reason} was recorded")
