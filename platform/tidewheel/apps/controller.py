@@ -20,6 +20,7 @@ from tidewheel.journal.ledger import Journal
 from tidewheel.reconcile.controller import Controller
 
 LOG = logging.getLogger("tidewheel.controller")
+logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each poll of the registry says nothing
 ROUND_EVERY_S = 0.5
 REGISTRY_TIMEOUT_S = 5
 

@@ -72,9 +72,10 @@ class Output:
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
         # A pipe has no width of its own; 80 columns would fold every table.
-        width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
-        self.console = Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=width)
-        self.err = Console(stderr=True, highlight=False)
+        width = None if "COLUMNS" in os.environ else _PIPE_WIDTH
+        out, err = sys.stdout.isatty(), sys.stderr.isatty()
+        self.console = Console(highlight=False, soft_wrap=not out, width=None if out else width)
+        self.err = Console(stderr=True, highlight=False, soft_wrap=not err, width=None if err else width)
 
     def result(self, data: Mapping[str, Any], render: Callable[[Console], None]) -> None:
         """The command's one result: ``data`` as JSON, or ``render`` on the console."""

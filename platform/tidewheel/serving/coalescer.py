@@ -81,11 +81,16 @@ class Coalescer:
         return self._waiting_rows
 
     def submit(self, request: PredictRequest, snapshot: Snapshot) -> asyncio.Future[PredictReply]:
-        """The reply to come. Raises Overloaded where it could not be answered in time."""
+        """The reply to come.
+
+        Raises Overloaded where it could not be answered in time and no fallback is declared: with one, whoever would
+        wait too long is answered by the ladder at its deadline, so that only the bound on memory turns callers away.
+        """
         assert self._loop is not None
-        deadline_us = snapshot.champion.project.serving.deadline_us
-        estimate_us = (self._waiting_rows + request.n_rows) * self._row_us
-        if self._waiting_rows and (self._waiting_rows >= MAX_WAITING_ROWS or estimate_us > deadline_us):
+        serving = snapshot.champion.project.serving
+        deadline_us = serving.deadline_us
+        late = serving.fallback is None and (self._waiting_rows + request.n_rows) * self._row_us > deadline_us
+        if self._waiting_rows and (self._waiting_rows >= MAX_WAITING_ROWS or late):
             raise Overloaded(f"{self._waiting_rows} rows wait already; try again later")
         future: asyncio.Future[PredictReply] = self._loop.create_future()
         # A fifth of the deadline, at most 5 ms, is kept for answering by the ladder.
@@ -187,7 +192,8 @@ class Coalescer:
             self._timer = None
         self._busy, self._taken, self._overdue_since_us = False, [], None
         rows = sum(pending.request.n_rows for pending in taken)
-        self._row_us += 0.1 * (min(took_us / max(rows, 1), 100_000.0) - self._row_us)
+        # By weight of rows: a lone request that met a busy machine says little about what a row costs.
+        self._row_us += 0.1 * min(rows / 64, 1.0) * (took_us / max(rows, 1) - self._row_us)
         self._metrics.batch(rows, took_us)
         self._settle(outcome)
         self._flush()

@@ -47,9 +47,10 @@ class GatedReader:
 
 
 class Rig:
-    def __init__(self, bench: Bench, folder: Path, deadline_us: int) -> None:
+    def __init__(self, bench: Bench, folder: Path, deadline_us: int, *, fallback: bool = True) -> None:
         version = bench.load("1")
-        serving = version.project.serving.model_copy(update={"deadline_us": deadline_us})
+        kept = version.project.serving.fallback if fallback else None
+        serving = version.project.serving.model_copy(update={"deadline_us": deadline_us, "fallback": kept})
         project = version.project.model_copy(update={"serving": serving})
         self.reader = GatedReader(version)
         self.snapshot: Snapshot = bench.snapshot(
@@ -116,18 +117,50 @@ def test_a_stalled_store_is_answered_by_the_ladder_in_time_and_logged_once(bench
     rig.coalescer.stop()
 
 
-def test_more_than_can_be_answered_in_time_is_refused(rig: Rig) -> None:
+async def fill_up(rig: Rig) -> list[asyncio.Future[PredictReply]]:
+    """A busy worker and two rows behind it, where a row takes two seconds and the deadline is five."""
+    rig.coalescer.start(asyncio.get_running_loop())
+    rig.coalescer._row_us = 2_000_000.0
+    taken = [rig.submit(0)]
+    while not rig.reader.reads:
+        await asyncio.sleep(0)
+    return [*taken, rig.submit(1), rig.submit(2)]
+
+
+def test_without_a_fallback_more_than_can_be_answered_in_time_is_refused(bench: Bench, tmp_path: Path) -> None:
+    rig = Rig(bench, tmp_path, deadline_us=5_000_000, fallback=False)
+
     async def story() -> None:
-        rig.coalescer.start(asyncio.get_running_loop())
-        rig.coalescer._row_us = 2_000_000.0  # a row takes two seconds, the deadline is five
-        taken = [rig.submit(0)]
-        while not rig.reader.reads:
-            await asyncio.sleep(0)
-        taken += [rig.submit(1), rig.submit(2)]
+        taken = await fill_up(rig)
         with pytest.raises(Overloaded, match="2 rows wait already; try again later"):
             rig.submit(3)
         rig.reader.gate.set()
         await asyncio.gather(*taken)
+
+    asyncio.run(story())
+    rig.coalescer.stop()
+
+
+def test_with_a_fallback_nobody_is_refused_for_lack_of_time(rig: Rig) -> None:
+    async def story() -> None:
+        taken = [*await fill_up(rig), rig.submit(3)]
+        rig.reader.gate.set()
+        await asyncio.gather(*taken)
+
+    asyncio.run(story())
+    rig.coalescer.stop()
+
+
+def test_a_lone_request_that_met_a_busy_machine_hardly_moves_the_estimate(rig: Rig) -> None:
+    async def story() -> None:
+        rig.coalescer.start(asyncio.get_running_loop())
+        before = rig.coalescer._row_us
+        rig.reader.gate.set()
+        await rig.submit(0)
+        while rig.coalescer._busy:
+            await asyncio.sleep(0)
+        rig.coalescer._done([], [], 400_000)  # nothing answered in 400 ms
+        assert rig.coalescer._row_us - before < 1_000
 
     asyncio.run(story())
     rig.coalescer.stop()

@@ -226,10 +226,16 @@ class Story:
         self.days.append({"day": day, "findings": findings, **asked, **_monitored(seen)})
         self.screen.n_requests += asked["n_requests"]
         self.screen.n_failed += asked["n_failed"]
-        if findings:
-            more = f" and {len(findings) - 1} more" if len(findings) > 1 else ""
-            self.screen.say(f"{done_until[:10]}  {findings[0]}{more}")
+        self._say_what_is_new(done_until, findings)
         return findings
+
+    def _say_what_is_new(self, as_of: str, findings: list[str]) -> None:
+        before = {line.split(":")[0] for line in self.days[-2]["findings"]} if len(self.days) > 1 else set()
+        for reason in dict.fromkeys(line.split(":")[0] for line in findings):
+            if reason not in before:
+                first = next(line for line in findings if line.startswith(reason))
+                more = sum(line.startswith(reason) for line in findings) - 1
+                self.screen.say(f"  {as_of[:10]}  {first}" + (f" and {more} more" if more else ""))
 
     def _ingest(self, folder: Path) -> dict[str, Any]:
         sources = [
