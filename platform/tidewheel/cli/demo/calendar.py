@@ -34,8 +34,8 @@ class Calendar:
         return self.drift_from + self.drift_days_at_most
 
     def population(self) -> tuple[str, ...]:
-        """Arguments of generate.py for a small town: about 2,000 payments a day."""
-        return ("--customers", "1000", "--terminals", "2000")
+        """Arguments of generate.py for a small town: about 1,600 payments a day."""
+        return ("--customers", "800", "--terminals", "1600")
 
     def switches(self) -> tuple[str, ...]:
         """Arguments of generate.py for what changes in this world."""

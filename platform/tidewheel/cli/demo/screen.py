@@ -29,6 +29,7 @@ class Screen:
     doing: str = ""
     part: float = 0.0  # of the step under way, 0 to 1
     event_time: str = "-"
+    day: str = "-"  # of live traffic, counted from 1
     version: str = "-"
     rate_rps: float | None = None
     p50_ms: float | None = None
@@ -95,6 +96,7 @@ class Screen:
     def _now(self) -> RenderableType:
         table = Table.grid(padding=(0, 2))
         table.add_row("event time", self.event_time)
+        table.add_row("day of traffic", self.day)
         table.add_row("serves", self.version)
         table.add_row("requests", f"{self.n_requests:,}, {self.n_failed} failed")
         table.add_row("rate", f"{self.rate_rps:,.0f}/s" if self.rate_rps else "-")

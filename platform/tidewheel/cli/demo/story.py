@@ -18,7 +18,7 @@ from tidewheel.cli.demo.calendar import Calendar, midnight
 from tidewheel.cli.demo.commands import Commands, StepFailed
 from tidewheel.cli.demo.screen import Screen
 
-RATE_RPS = 1200
+RATE_RPS = 1400
 LOOK_EVERY_S = 0.3
 LOOKS_AT_MOST = 400
 
@@ -214,6 +214,7 @@ class Story:
     def _live_through(self, day: int) -> list[str]:
         """One day: its events and the labels that arrive, then its requests. Returns the findings of the day before."""
         folder = self.data / f"day-{day:03d}"
+        self.screen.day = f"{day - self.calendar.history_days + 1}"
         self._ingest(folder)
         asked = self.commands.tidewheel("predict", "--rows", str(folder / "requests.parquet"), "--rate", str(RATE_RPS))
         done_until = midnight(day)
@@ -254,7 +255,7 @@ class Story:
 
     def _status(self) -> dict[str, Any]:
         seen = self.commands.tidewheel("status")
-        self.screen.event_time = str(seen["as_of"] or "-")
+        self.screen.event_time = str(seen["as_of"] or "-")[:19].replace("T", " ")
         self.screen.findings = [finding["reason"] for finding in seen["findings"]]
         if seen["champion"]:
             rollout = f", {seen['rollout']}" if seen["rollout"] else ""
