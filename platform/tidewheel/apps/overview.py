@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from tidewheel.journal.decisions import DecisionRecord
 from tidewheel.journal.findings import RecordedFinding
 from tidewheel.journal.ledger import Journal
 from tidewheel.journal.runs import StageRun
+from tidewheel.reconcile.head import head_from_body
 from tidewheel.spec.project import ModelProject
 
 NEWEST_DECISIONS = 10
@@ -37,6 +38,7 @@ class Overview:
     findings: tuple[RecordedFinding, ...]  # of the newest monitor run
     decisions: tuple[DecisionRecord, ...]  # the newest, newest first
     monitor: StageRun | None  # the newest finished monitor run
+    refused: Mapping[str, Finding]  # versions that an alias asks for and that must not serve, and why
 
     @property
     def champion(self) -> str | None:
@@ -85,12 +87,13 @@ def read_overview(home: LocalHome, folder: Path, project: ModelProject) -> Overv
         findings,
         decisions,
         runs[0] if runs else None,
+        _refused(journal, project.name) if journal else {},
     )
 
 
-def finding_line(finding: Finding) -> str:
-    """One line for a table or a screen."""
-    return f"{finding.reason}: {finding.message}"
+def _refused(journal: Journal, name: str) -> Mapping[str, Finding]:
+    head = journal.head(name)
+    return head_from_body(head.body).refused if head else {}
 
 
 def _document(home: LocalHome, name: str) -> DeploymentDocument | None:

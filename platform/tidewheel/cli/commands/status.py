@@ -44,6 +44,7 @@ def _data(seen: Overview) -> dict[str, object]:
         "champion": seen.champion,
         "rollout": seen.rollout,
         "weights": dict(seen.document.weights) if seen.document else {},
+        "refused": dict(seen.refused),
         "generation": seen.document.generation if seen.document else None,
         "generation_served": seen.generation_served,
         "as_of": utc_text(seen.as_of_us) if seen.as_of_us is not None else None,
@@ -76,6 +77,9 @@ def _render(console: Console, seen: Overview, folder: Path) -> None:
     console.print(f"[bold]{seen.project}[/], tier {seen.tier}, event time {at}")
     champion = f"version {seen.champion}" if seen.champion else "nothing yet; run 'tidewheel train', then 'promote'"
     console.print(f"serves {champion}" + (f"; {seen.rollout}" if seen.rollout else ""))
+    for version, finding in seen.refused.items():
+        console.print(f"[red]version {version} does not serve[/]: {finding.reason}: {finding.message}")
+        console.print(f"  what to do: docs/runbooks/{finding.reason}.md")
     if seen.platform is None:
         console.print("the platform is not running; run 'tidewheel up'")
     else:
