@@ -18,7 +18,7 @@ class Calendar:
     stationary_days: int = 14
     broken_days: int = 2
     recovery_days: int = 2
-    drift_days_at_most: int = 32  # a label of the new world must mature, pass the gap and leave a holdout behind it
+    drift_days_at_most: int = 36  # a label of the new world must mature, pass the gap and leave a holdout behind it
     days_after: int = 1
 
     @property

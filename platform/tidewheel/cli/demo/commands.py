@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ class Commands:
     project: Path
     follow: Callable[[dict[str, Any]], None]
     n_run: int = 0
-    _child: subprocess.Popen[str] | None = field(default=None, repr=False)
 
     def tidewheel(self, name: str, *arguments: str, project: bool = True) -> dict[str, Any]:
         """``tidewheel NAME PROJECT ARGUMENTS --output json``: the JSON object it printed."""
@@ -52,7 +51,6 @@ class Commands:
         child = subprocess.Popen(
             line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
-        self._child = child
         errors: list[str] = []
         reader = threading.Thread(target=self._read_errors, args=(child, errors), daemon=True)
         reader.start()
@@ -67,8 +65,6 @@ class Commands:
             except subprocess.TimeoutExpired:
                 child.kill()
             raise
-        finally:
-            self._child = None
         reader.join(timeout=5)
         if code != 0:
             said = "\n".join(errors[-12:]).strip() or output.strip()[-2000:] or "it said nothing"

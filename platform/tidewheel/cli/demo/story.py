@@ -10,6 +10,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from tidewheel.cli.demo.calendar import Calendar, midnight
 from tidewheel.cli.demo.commands import Commands, StepFailed
 from tidewheel.cli.demo.screen import Screen
 
-RATE_RPS = 1400
+RATE_RPS = 1200
 LOOK_EVERY_S = 0.3
 LOOKS_AT_MOST = 400
 
@@ -129,8 +130,9 @@ class Story:
         found: list[str] = []
         for day in range(first, last):
             found.extend(self._live_through(day))
-        # The day's monitor runs once its last events may no longer be late: at the first events of the next day.
-        found.extend(self._live_through(last))
+        # The last day's monitor runs at the first events of the next day, and is looked at a day later.
+        for day in (last, last + 1):
+            found.extend(self._live_through(day))
         self._must(not found, f"findings on stationary data: {found}")
         runs = self.days[-1]
         self._must(runs["n_labels_mature"] > 0, "no mature label was joined to a prediction in two weeks")
@@ -138,7 +140,7 @@ class Story:
 
     def _broken_feed(self) -> str:
         found: list[str] = []
-        for day in range(self.calendar.broken_from + 1, self.calendar.drift_from):
+        for day in range(self.calendar.broken_from + 2, self.calendar.drift_from):
             found.extend(self._live_through(day))
         refused = self._decision("refuse", "DataUnhealthy")
         self._must(any(line.startswith("FeedBroken") for line in found), f"no FeedBroken among {found}")
@@ -212,23 +214,32 @@ class Story:
     # -- the world and its people --------------------------------------------------------------------------------
 
     def _live_through(self, day: int) -> list[str]:
-        """One day: its events and the labels that arrive, then its requests. Returns the findings of the day before."""
+        """One day: its events and the labels that arrive, then its requests.
+
+        Meanwhile the monitor that the day before made due is waited for; its findings are returned.
+        """
         folder = self.data / f"day-{day:03d}"
         self.screen.day = f"{day - self.calendar.history_days + 1}"
-        self._ingest(folder)
+        with ThreadPoolExecutor(max_workers=1) as feed:
+            fed = feed.submit(self._ingest, folder)
+            seen = self._monitored_until(midnight(day - 1)) if self.days else self._status()
+            fed.result()
         asked = self.commands.tidewheel("predict", "--rows", str(folder / "requests.parquet"), "--rate", str(RATE_RPS))
-        done_until = midnight(day)
-        seen = self._wait_for(
-            f"the monitor of {done_until}",
-            lambda seen: seen if seen["last_runs"].get("retrain", "") >= done_until else None,
-        )
         self.seen = seen
         findings = [f"{finding['reason']}: {finding['message']}" for finding in seen["findings"]]
-        self.days.append({"day": day, "findings": findings, **asked, **_monitored(seen)})
+        outcome = {key: (seen["monitor"] or {}).get(key) for key in ("n_predictions", "n_labels_mature", "report")}
+        self.days.append({"day": day, "findings": findings, **asked, **outcome})
         self.screen.n_requests += asked["n_requests"]
         self.screen.n_failed += asked["n_failed"]
-        self._say_what_is_new(done_until, findings)
+        self._say_what_is_new(midnight(day - 1), findings)
         return findings
+
+    def _monitored_until(self, as_of: str) -> dict[str, Any]:
+        """What `status` says once the policy was asked about ``as_of``."""
+        return self._wait_for(
+            f"the monitor of {as_of[:10]}",
+            lambda seen: seen if seen["last_runs"].get("retrain", "") >= as_of else None,
+        )
 
     def _say_what_is_new(self, as_of: str, findings: list[str]) -> None:
         before = {line.split(":")[0] for line in self.days[-2]["findings"]} if len(self.days) > 1 else set()
@@ -289,12 +300,6 @@ class Story:
 def _executed(seen: dict[str, Any], decision: str) -> dict[str, Any] | None:
     found = next((d for d in seen["decisions"] if d["id"] == decision), None)
     return found if found and found["state"] == "executed" else None
-
-
-def _monitored(seen: dict[str, Any]) -> dict[str, Any]:
-    """Counts of the newest monitor run."""
-    outcome = seen.get("monitor") or {}
-    return {key: outcome.get(key) for key in ("n_predictions", "n_labels_mature", "report")}
 
 
 def _estimate(metric: dict[str, Any]) -> str:
