@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tidewheel.clock import DAY_US
 from tidewheel.features.aggregations import Aggregation
 
@@ -106,6 +109,11 @@ class WindowedView:
     @property
     def feature_names(self) -> tuple[str, ...]:
         return tuple(feature.name for feature in self.features)
+
+    @cached_property
+    def edges_us(self) -> NDArray[np.int64]:
+        """How far before a request all windows end, and where each begins: int64 [1 + windows]."""
+        return self.delay_us + np.array([0, *self.windows_us], dtype=np.int64)
 
     @cached_property
     def groups(self) -> tuple[tuple[Aggregation, str | None, int | None, tuple[tuple[int, int], ...]], ...]:

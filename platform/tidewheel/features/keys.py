@@ -17,6 +17,7 @@ UInt64 = NDArray[np.uint64]
 _MULTIPLIER = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND = np.uint64(0x94D049BB133111EB)
 _STEP = np.uint64(0x9E3779B97F4A7C15)
+_MASK = 2**64 - 1
 
 
 def key_bytes(values: NDArray[Any], key_type: str) -> list[bytes]:
@@ -29,9 +30,8 @@ def key_bytes(values: NDArray[Any], key_type: str) -> list[bytes]:
 
 def mixed(numbers: UInt64) -> UInt64:
     """A bijection that scatters bits. Source: splitmix64, G. Steele, D. Lea, C. Flood, 2014."""
-    with np.errstate(over="ignore"):
-        numbers = (numbers ^ (numbers >> np.uint64(30))) * _MULTIPLIER
-        numbers = (numbers ^ (numbers >> np.uint64(27))) * _SECOND
+    numbers = (numbers ^ (numbers >> np.uint64(30))) * _MULTIPLIER
+    numbers = (numbers ^ (numbers >> np.uint64(27))) * _SECOND
     return numbers ^ (numbers >> np.uint64(31))
 
 
@@ -40,6 +40,8 @@ def hashed_ids(ids: Sequence[bytes] | NDArray[Any]) -> UInt64:
     texts = id_texts(ids)
     if not len(texts):
         return np.zeros(0, dtype=np.uint64)
+    if len(texts) == 1:
+        return np.array([_hashed_id(texts[0])], dtype=np.uint64)
     width = -(-max(texts.dtype.itemsize, 1) // 8) * 8
     words = texts.astype(f"S{width}").view("<u8").reshape(len(texts), width // 8)
     lengths = np.char.str_len(texts).astype(np.uint64)
@@ -48,6 +50,20 @@ def hashed_ids(ids: Sequence[bytes] | NDArray[Any]) -> UInt64:
         # Words beyond a text's own end are skipped, so that its neighbours' lengths do not matter.
         state = np.where(lengths > index * 8, mixed(state ^ words[:, index]) + _STEP, state)
     return state
+
+
+def _hashed_id(text: bytes) -> int:
+    """The same hash of one id, in whole numbers: a request asks about one, and small arrays cost more than it does."""
+    state = _mixed_one((len(text) + int(_STEP)) & _MASK)
+    for at in range(0, len(text), 8):
+        state = (_mixed_one(state ^ int.from_bytes(text[at : at + 8], "little")) + int(_STEP)) & _MASK
+    return state
+
+
+def _mixed_one(number: int) -> int:
+    number = (number ^ (number >> 30)) * int(_MULTIPLIER) & _MASK
+    number = (number ^ (number >> 27)) * int(_SECOND) & _MASK
+    return number ^ (number >> 31)
 
 
 def id_texts(ids: Sequence[bytes] | NDArray[Any]) -> NDArray[Any]:

@@ -35,7 +35,7 @@ class Spans:
         if member is None:
             return self.ends - self.starts
         total = np.zeros(len(member) + 1, dtype=np.int64)
-        np.cumsum(member, out=total[1:])
+        np.add.accumulate(member, dtype=np.int64, out=total[1:])
         return total[self.ends] - total[self.starts]
 
     def reduce(self, ufunc: np.ufunc, values: Floats, empty: float) -> Floats:
@@ -54,6 +54,22 @@ class Spans:
         distances = np.where(valid[index], values[index] - np.repeat(center.ravel(), lengths), 0.0)
         flat = Spans(offsets, offsets + lengths)
         return flat.reduce(np.add, np.append(distances**2, 0.0), 0.0).reshape(self.starts.shape)
+
+
+class Singles:
+    """Runs of one event each, [n, 1]: a reduction of one value is that value, bit for bit."""
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+
+    def count(self, member: Bools | None) -> Ints:
+        return np.ones((self._n, 1), dtype=np.int64) if member is None else member[: self._n, None].astype(np.int64)
+
+    def reduce(self, ufunc: np.ufunc, values: Floats, empty: float) -> Floats:
+        return values[: self._n, None]
+
+    def squares(self, values: Floats, valid: Bools, center: Floats) -> Floats:
+        return np.where(valid[: self._n, None], values[: self._n, None] - center, 0.0) ** 2
 
 
 @dataclass(frozen=True)
@@ -87,25 +103,22 @@ def windowed_values(
         if view.own_event == "never" and own_known.any():
             records, counts, entity_of = _without_own(records, counts, entity_of, own, own_known)
     firsts = np.cumsum(counts) - counts
-    lengths_us = np.array(view.windows_us, dtype=np.int64)
-    latest = t_us - view.delay_us
-    edges = np.concatenate([latest[:, None], latest[:, None] - lengths_us[None, :]], axis=1)
-    positions = _positions(records[:, TIME], firsts, counts, entity_of, edges)
+    positions = _positions(records[:, TIME], firsts, counts, entity_of, t_us[:, None] - view.edges_us)
     starts = positions[:, 1:]
-    spans = Spans(starts, np.broadcast_to(positions[:, :1], starts.shape))
+    ends = np.empty_like(starts)
+    ends[:] = positions[:, :1]
+    spans = Spans(starts, ends)
     counting = own is not None and own_known is not None and view.own_event == "counts"
     events = _Columns(records)
     if counting and own is not None and own_known is not None:
-        asked = _Columns(own.records)
-        one = np.arange(len(t_us), dtype=np.int64)[:, None]
-        singles = Spans(one, one + 1)
+        asked, singles = _Columns(own.records), Singles(len(t_us))
+        unknown = np.append(~own_known, False)
     result = np.empty((len(t_us), len(view.features)))
     for aggregation, column, bit, indexes in view.groups:
         position = None if column is None else view.state.column_index(column)
         partial = aggregation.partial(spans, events.values(position), events.member(bit))
         if counting and own_known is not None:
             member = asked.member(bit)
-            unknown = np.append(~own_known, False)
             partial = aggregation.merge(
                 partial,
                 aggregation.partial(singles, asked.values(position), unknown if member is None else member & unknown),
@@ -119,17 +132,14 @@ def windowed_values(
 def batch_values(view: BatchView, blobs: Sequence[bytes | None], entity_of: Ints, t_us: Ints) -> Floats:
     """float64 [n, k]: columns of the newest row with t - ttl <= time <= t, NaN where there is none."""
     records, counts = parsed(blobs, COLUMNS + len(view.state.columns))
+    if not len(records):
+        return np.full((len(t_us), len(view.columns)), np.nan)
     firsts = np.cumsum(counts) - counts
     after = _positions(records[:, TIME], firsts, counts, entity_of, t_us[:, None])[:, 0]
-    result = np.full((len(t_us), len(view.columns)), np.nan)
-    found = after > firsts[entity_of]
-    newest = after[found] - 1
-    fresh = records[newest, TIME] >= t_us[found] - view.ttl_us
-    rows = np.flatnonzero(found)[fresh]
-    for index, column in enumerate(view.columns):
-        position = COLUMNS + view.state.column_index(column)
-        result[rows, index] = np.ascontiguousarray(records[newest[fresh], position]).view(np.float64)
-    return result
+    newest = records[after - 1]  # where there is none this is a row of somebody else, and dropped
+    fresh = (after > firsts[entity_of]) & (newest[:, TIME] >= t_us - view.ttl_us)
+    positions = [COLUMNS + view.state.column_index(column) for column in view.columns]
+    return np.where(fresh[:, None], newest[:, positions].view(np.float64), np.nan)
 
 
 class _Columns:

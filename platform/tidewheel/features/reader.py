@@ -43,10 +43,12 @@ class FeatureReader:
         self._views = [view for view in features.views if not isinstance(view, RequestView)]
         self._functions = [view for view in features.views if isinstance(view, RequestView)]
         places = {name: index for index, name in enumerate(features.names)}
-        self._places = {view.name: [places[name] for name in view.feature_names] for view in features.views}
+        # A view's features stand side by side in the vector.
+        self._places = {
+            view.name: slice(places[view.feature_names[0]], places[view.feature_names[-1]] + 1) for view in self._views
+        }
         self._place_of = places
         self._defaults = np.array([np.nan if default is None else default for default in features.defaults])
-        self._defaulted = np.flatnonzero(~np.isnan(self._defaults))
         self._states: dict[str, StateView] = {state.state_id: state for state in features.states}
         self._key_types = {key: features.request.keys[key] for key in features.key_columns}
 
@@ -79,9 +81,7 @@ class FeatureReader:
                 got = windowed_values(view, mine, entity_of, t_us, self._own(view, columns, t_us))
             values[:, self._places[view.name]] = got
         missing = np.isnan(values)
-        if len(self._defaulted):
-            part = values[:, self._defaulted]
-            values[:, self._defaulted] = np.where(np.isnan(part), self._defaults[self._defaulted], part)
+        np.copyto(values, self._defaults, where=missing)
         if self._functions:
             given: dict[str, NDArray[Any]] = {request.event_time: t_us.view("M8[us]"), **columns}
             for function in self._functions:
