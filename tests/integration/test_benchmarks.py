@@ -1,0 +1,18 @@
+"""The benchmarks that start servers or import Evidently run and say what they must; no figure is tested."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench_run import FIELDS, lines_of
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.mark.parametrize(("name", "n_lines"), [("drift", 4), ("serving", 6)])
+def test_a_benchmark_runs_and_gives_its_lines(repository: Path, name: str, n_lines: int) -> None:
+    found = lines_of(repository, name)[name]
+    assert len(found) == n_lines
+    assert all(line.keys() == FIELDS for line in found)
