@@ -24,6 +24,7 @@ from tidewheel.errors import InputError
 
 TIMEOUT_US = 10_000_000
 TICK_S = 0.001
+TURN_S = 0.02  # time-outs and progress are looked at this often while every connection waits for its answer
 
 
 class _Output(msgspec.Struct):
@@ -135,6 +136,8 @@ class OpenLoop:
         self._ready: deque[tuple[int, bytes]] = deque()
         self.result = LoadResult()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._freed = asyncio.Event()
+        self._tick: asyncio.TimerHandle | None = None
 
     async def run(self, bodies: Iterator[bytes]) -> LoadResult:
         """Send everything and wait for every answer."""
@@ -161,12 +164,28 @@ class OpenLoop:
             if now_us - told_us > 250_000:
                 self._progress(self.result.n_requests - told_n, self.result)
                 told_us, told_n = now_us, self.result.n_requests
-            await asyncio.sleep(TICK_S if self._rate_rps is not None or ended else 0)
+            if self._rate_rps is not None or ended:
+                await asyncio.sleep(TICK_S)
+            else:
+                await self._until_freed()
+        if self._tick is not None:
+            self._tick.cancel()
         self.result.duration_us = self._clock.monotonic_us() - began_us
         self._progress(self.result.n_requests - told_n, self.result)
         for connection in tuple(self._all):
             connection.close()
         return self.result
+
+    async def _until_freed(self) -> None:
+        """Sleep until a connection is free, or a while: spinning would take the core that the server needs."""
+        if self._tick is None:
+            self._tick = asyncio.get_running_loop().call_later(TURN_S, self._turn)
+        await self._freed.wait()
+        self._freed.clear()
+
+    def _turn(self) -> None:
+        self._tick = None
+        self._freed.set()
 
     def _is_due(self, n_sent: int, began_us: int, now_us: int) -> bool:
         if self._rate_rps is None:
@@ -191,6 +210,7 @@ class OpenLoop:
             self._opening -= 1
         self._all.add(connection)
         self._idle.append(connection)
+        self._freed.set()
         self._dispatch()
 
     def _dispatch(self) -> None:
@@ -210,6 +230,7 @@ class OpenLoop:
         if connection.busy:
             connection.busy = False
             self._count(status, body, self._clock.monotonic_us() - connection.scheduled_us)
+        self._freed.set()
         if keep:
             self._idle.append(connection)
         else:
@@ -221,6 +242,7 @@ class OpenLoop:
         if connection.busy:
             connection.busy = False
             self._fail(why)
+        self._freed.set()
         self._all.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
