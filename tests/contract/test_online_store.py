@@ -35,6 +35,17 @@ def test_values_come_back_in_the_order_asked(store):
     assert store.read(lookups) == [b"3", b"2", None, b"1", b"2"]
 
 
+def test_many_values_come_back_in_the_order_asked(store):
+    store.write("s", {b"%d" % n: b"s%d" % n for n in range(0, 1400, 2)}, AT_START)
+    store.write("other", {b"%d" % n: b"o%d" % n for n in range(0, 1400, 3)}, AT_START)
+    asked = [(state, n) for n in (*range(700), *range(1399, 3, -1)) for state in ("other", "s", "unknown")]
+    every = {"s": 2, "other": 3}
+    wanted = [
+        b"%s%d" % (state[0].encode(), n) if state in every and n % every[state] == 0 else None for state, n in asked
+    ]
+    assert store.read([(state, b"%d" % n) for state, n in asked]) == wanted
+
+
 def test_a_write_replaces_items_and_progress_and_keeps_the_rest(store):
     store.write("s", {b"a": b"1", b"b": b"2"}, AT_START)
     store.write("s", {b"b": b"new"}, LATER)

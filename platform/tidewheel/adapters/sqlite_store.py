@@ -16,6 +16,7 @@ from tidewheel.errors import Unavailable
 from tidewheel.features.ports import Progress
 
 BUSY_TIMEOUT_S = 10.0
+FEW_LOOKUPS, MAX_KEYS = 9, 512
 
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS states (number INTEGER PRIMARY KEY, state_id TEXT NOT NULL UNIQUE, "
@@ -25,6 +26,7 @@ _SCHEMA = (
     "UNIQUE (state, key))",
 )
 _READ = "SELECT value FROM items WHERE state = ? AND key = ?"
+_READ_MANY = "SELECT key, value FROM items WHERE state = ? AND key IN"
 _WRITE = "INSERT INTO items VALUES (?, ?, ?) ON CONFLICT (state, key) DO UPDATE SET value = excluded.value"
 _PROGRESS = (
     "INSERT INTO states (state_id, position, watermark_us, end, caught_up_at_us, heartbeat_us) "
@@ -49,15 +51,29 @@ class SqliteOnlineStore:
     def read(self, lookups: Sequence[tuple[str, bytes]]) -> list[bytes | None]:
         with self._translated():
             connection = self._connection()
-            numbers = self._numbers
+            if len(lookups) > FEW_LOOKUPS:
+                return self._read_many(connection, lookups)
             values: list[bytes | None] = []
             for state_id, key in lookups:
-                number = numbers.get(state_id)
-                if number is None:
-                    number = self._number(connection, state_id)
-                row = connection.execute(_READ, (number, key)).fetchone()
+                row = connection.execute(_READ, (self._number(connection, state_id), key)).fetchone()
                 values.append(row[0] if row is not None else None)
             return values
+
+    def _read_many(self, connection: sqlite3.Connection, lookups: Sequence[tuple[str, bytes]]) -> list[bytes | None]:
+        """By one statement per state and MAX_KEYS keys: every statement lets other threads take the interpreter."""
+        keys: dict[str, list[bytes]] = {}
+        for state_id, key in lookups:
+            keys.setdefault(state_id, []).append(key)
+        found: dict[str, dict[bytes, bytes]] = {}
+        for state_id, wanted in keys.items():
+            number, mine = self._number(connection, state_id), found.setdefault(state_id, {})
+            for start in range(0, len(wanted), MAX_KEYS):
+                some = wanted[start : start + MAX_KEYS]
+                # A power of two, filled up with null, which equals no key: few statements, so that all stay prepared.
+                some += [None] * ((1 << (len(some) - 1).bit_length()) - len(some))  # type: ignore[list-item]
+                marks = ", ".join("?" * len(some))
+                mine.update(connection.execute(f"{_READ_MANY} ({marks})", (number, *some)))
+        return [found[state_id].get(key) for state_id, key in lookups]
 
     def write(self, state_id: str, items: Mapping[bytes, bytes], progress: Progress) -> None:
         with self._translated():
@@ -94,6 +110,9 @@ class SqliteOnlineStore:
         self._local = threading.local()
 
     def _number(self, connection: sqlite3.Connection, state_id: str) -> int:
+        number = self._numbers.get(state_id)
+        if number is not None:
+            return number
         row = connection.execute("SELECT number FROM states WHERE state_id = ?", (state_id,)).fetchone()
         if row is None:
             return -1  # not made yet: no item can match
