@@ -14,8 +14,10 @@ Vendor errors are translated in adapters with ``raise ... from error``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 
 class TidewheelError(Exception):
@@ -67,3 +69,14 @@ class ContractViolation(TidewheelError):
 
 class Unavailable(TidewheelError):
     """A neighbour that does not answer within its time-out; trying again later helps."""
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give an OSError that names no file, as a write to an open one on a full disk does, the ``path`` it is about."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from tidewheel.errors import naming
 from tidewheel.features.ports import UnreadableEvents
 
 _ROWS = b"tidewheel.rows"
@@ -44,7 +45,7 @@ class FileEventLog:
             path = self._path(topic, first)
             temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
             try:
-                with temporary.open("wb") as file:
+                with naming(path), temporary.open("wb") as file:
                     with pa.ipc.new_file(file, table.schema) as writer:
                         writer.write_table(table, max_chunksize=_BATCH_ROWS)
                     file.flush()

@@ -52,10 +52,17 @@ def write_platform(home: LocalHome, state: PlatformState) -> None:
 
 
 def read_platform(home: LocalHome) -> PlatformState:
-    """The newest state; raises NotFound where the platform does not run."""
+    """The newest state; raises NotFound where the platform does not run or its file is damaged.
+
+    A supervisor that lives writes the file again with its next change; `down` ends what runs without the file.
+    """
     try:
         body = json.loads(home.state_file.read_bytes())
+        processes = {name: ProcessState(**process) for name, process in body.pop("processes").items()}
+        return PlatformState(processes=processes, **body)
     except FileNotFoundError:
         raise NotFound(f"{home.root.parent}: the platform is not running; run 'tidewheel up' there") from None
-    processes = {name: ProcessState(**process) for name, process in body.pop("processes").items()}
-    return PlatformState(processes=processes, **body)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise NotFound(
+            f"{home.state_file}: damaged ({type(error).__name__}: {error}); run 'tidewheel down', then 'tidewheel up'"
+        ) from error

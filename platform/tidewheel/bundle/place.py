@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tidewheel.bundle.manifest import verify
-from tidewheel.errors import ContractViolation
+from tidewheel.errors import ContractViolation, naming
 
 
 def place(target: Path, digest: str, fill: Callable[[Path], None]) -> None:
@@ -25,10 +25,11 @@ def place(target: Path, digest: str, fill: Callable[[Path], None]) -> None:
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     temporary.mkdir()
     try:
-        fill(temporary)
-        verify(temporary, digest)
-        for path in temporary.iterdir():
-            _sync(path)
+        with naming(target):
+            fill(temporary)
+            verify(temporary, digest)
+            for path in temporary.iterdir():
+                _sync(path)
         if target.exists():
             shutil.rmtree(target)
         try:

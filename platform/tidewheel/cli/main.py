@@ -6,9 +6,11 @@ Exit codes: 0 done, 1 yours (fix the input or the world), 2 usage, 3 ours (a log
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import platform
+import shutil
 import signal
 import sys
 import tempfile
@@ -108,8 +110,13 @@ def _interrupt(signum: int, frame: object) -> None:
 
 
 def _os_error_text(error: OSError) -> str:
-    where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{(error.strerror or str(error)).lower()}"
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):  # one entry per file of a tree
+        source, target, _ = error.args[0][0]
+        return f"{target}: cannot be copied from {source}; is its disk full, may it be written?"
+    path = error.filename2 or error.filename  # of two files the second is the one that is written
+    text = error.strerror or str(error)
+    hint = "; make room and run the command again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return f"{f'{path}: ' if path else ''}{text[:1].lower()}{text[1:]}{hint}"
 
 
 def _write_report() -> Path:

@@ -92,7 +92,7 @@ def document_from_json(data: bytes, where: str = "deployment document") -> Deplo
     if not faults:
         faults = _meaning_faults(body)
     if faults:
-        raise ContractViolation(f"{where}: " + "; ".join(faults))
+        raise ContractViolation(f"{where}: {'; '.join(faults)}; the controller writes it again")
     return DeploymentDocument(
         project=body["project"],
         generation=body["generation"],

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tidewheel.errors import InputError
+from tidewheel.errors import InputError, naming
 from tidewheel.features.events import OFFSET_COLUMN
 from tidewheel.spec.project import ModelProject
 
@@ -58,7 +58,7 @@ def write_parquet(path: Path, table: pa.Table) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with naming(path), temporary.open("wb") as file:
             pq.write_table(table, file, compression="zstd")
             file.flush()
             os.fsync(file.fileno())
@@ -133,7 +133,7 @@ def read_batches(path: Path, max_rows: int = 500_000) -> Iterator[pa.Table]:
                 yield pa.Table.from_batches([batch])
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:  # damaged pages are an OSError without a file
         what = "is empty" if path.stat().st_size == 0 else f"cannot be read ({str(error).splitlines()[0]})"
         raise InputError(f"{path}: {what}; a Parquet or CSV file is needed") from error
 
@@ -154,5 +154,5 @@ def is_normalised(path: Path) -> bool:
         return False
     try:
         return OFFSET_COLUMN in pq.read_schema(path).names
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error

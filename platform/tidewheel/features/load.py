@@ -47,7 +47,7 @@ def parse_features(text: str, file: str, project: ModelProject) -> FeatureSet:
     with collect() as made:
         try:
             exec(code, namespace)
-        except Exception as error:  # whatever the project's own code raises is the project's mistake
+        except (Exception, SystemExit) as error:  # whatever the project's own code raises is the project's mistake
             raise SpecError([Problem(file, _line_in(file, error), _error_text(error))]) from error
     problems: list[Problem] = []
     named = _named(namespace, made, file, problems)
@@ -78,7 +78,7 @@ def _named(
     return named
 
 
-def _line_in(file: str, error: Exception) -> int:
+def _line_in(file: str, error: BaseException) -> int:
     """Line of the project's file that was running when ``error`` was raised."""
     if isinstance(error, SyntaxError) and error.filename == file:
         return error.lineno or 0
@@ -86,6 +86,6 @@ def _line_in(file: str, error: Exception) -> int:
     return lines[-1] if lines else 0
 
 
-def _error_text(error: Exception) -> str:
+def _error_text(error: BaseException) -> str:
     text = str(error).splitlines()
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -36,13 +36,10 @@ def normalised_rows(rows: pa.Table, project: ModelProject, features: FeatureSet)
     optional = {request.event_id or ""}
     if project.label.source == project.request:
         optional.add(project.label.column)
-    try:
-        checked = validate_events(rows, project.request, project, keys=features.key_columns, optional=optional)
-    except InputError as error:
-        raise InputError(f"rows: {error}") from error
+    checked = validate_events(rows, project.request, project, keys=features.key_columns, optional=optional)
     if checked.rejected.num_rows:
         raise InputError(
-            f"rows: {checked.rejected.num_rows} of {rows.num_rows} cannot be used; the first: "
+            f"{checked.rejected.num_rows} of {rows.num_rows} row(s) cannot be used; the first: "
             f"{checked.rejected.column('reason')[0].as_py()}"
         )
     return checked.good

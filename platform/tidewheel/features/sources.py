@@ -30,7 +30,10 @@ def normalised_batches(
             if ready:
                 yield table
                 continue
-            checked = validate_events(table, name, project, keys=keys)
+            try:
+                checked = validate_events(table, name, project, keys=keys)
+            except InputError as error:
+                raise InputError(f"{file}: {error}") from error
             if checked.rejected.num_rows:
                 reason = checked.rejected.column("reason")[0].as_py()
                 raise InputError(
@@ -50,6 +53,11 @@ def write_normalised(batches: Iterator[pa.Table], folder: Path) -> list[Path]:
         write_parquet(path, table)
         files.append(path)
     return files
+
+
+def has_rows(path: Path) -> bool:
+    """Whether a file, or any of a folder, has a row. Raises InputError where one cannot be read."""
+    return any(batch.num_rows for file in source_files(path) for batch in read_batches(file, 1024))
 
 
 def named_paths(given: Collection[str], project: ModelProject) -> dict[str, Path]:

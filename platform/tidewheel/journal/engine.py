@@ -21,6 +21,7 @@ from tidewheel.journal.schema import HEAD_REVISION
 
 BUSY_TIMEOUT_MS = 15_000
 _MIGRATION_LOCK = 0x7469_6465  # "tide": any constant that every tidewheel process shares
+_DAMAGED = ("file is not a database", "disk image is malformed")  # what SQLite says of a file it cannot use
 
 
 class Store:
@@ -67,9 +68,9 @@ def translated(url: str) -> Iterator[None]:
     except SQLAlchemyError as error:
         shown = sa.make_url(url).render_as_string(hide_password=True)
         cause = str(error.orig) if isinstance(error, DBAPIError) else str(error)
-        raise Unavailable(
-            f"journal {shown}: {cause.splitlines()[0]}; check that the database answers and its disk has room"
-        ) from error
+        damaged = any(text in cause for text in _DAMAGED)
+        what_to_do = "restore it from a backup" if damaged else "check that the database answers and its disk has room"
+        raise Unavailable(f"journal {shown}: {cause.splitlines()[0]}; {what_to_do}") from error
 
 
 def _make_engine(url: str) -> sa.Engine:

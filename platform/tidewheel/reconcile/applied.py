@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tidewheel.bundle.manifest import verify, write_manifest
 from tidewheel.clock import Clock, SystemClock
-from tidewheel.errors import ContractViolation
+from tidewheel.errors import ContractViolation, naming
 from tidewheel.features.load import FEATURES_FILE, load_features
 from tidewheel.journal.ledger import Journal
 from tidewheel.spec.load import PROJECT_FILE, load_project
@@ -106,11 +106,14 @@ def _write_pointer(path: Path, applied: Applied) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with naming(path), temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _changed_files(projects: Path, before: str | None, now: str) -> tuple[str, ...]:

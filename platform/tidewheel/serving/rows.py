@@ -45,7 +45,7 @@ def bodies(table: pa.Table, project: ModelProject) -> Iterator[bytes]:
     known = [name for name in table.column_names if name in columns]
     missing = [name for name, column in columns.items() if column.role == "key" and name not in known]
     if missing:
-        raise InputError(f"rows: column(s) {', '.join(missing)} are missing (got {', '.join(table.column_names)})")
+        raise InputError(f"column(s) {', '.join(missing)} are missing (got {', '.join(table.column_names)})")
     prepared = pa.table({name: _plain(table[name], columns[name], project) for name in known})
     return _encode_rows(prepared, columns)
 
@@ -66,12 +66,15 @@ def _plain(values: pa.ChunkedArray, column: Column, project: ModelProject) -> pa
         if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind):
             return values
         if not pa.types.is_timestamp(kind):
-            raise InputError(f"rows: {column.name}: must be a time (got {kind})")
+            raise InputError(f"column {column.name!r} must be a time (got {kind})")
         values = values.cast(pa.timestamp("us", kind.tz), safe=False)
         if kind.tz is None:
             zone = project.request_source.timezone
             if zone is None:
-                raise InputError(f"rows: {column.name}: has no time zone; declare one for the source")
+                raise InputError(
+                    f"column {column.name!r} has no time zone; declare one for the source {project.request!r}, such as "
+                    "'timezone: UTC'"
+                )
             values = pc.assume_timezone(values, zone, ambiguous="earliest", nonexistent="earliest")
         return values.cast(pa.int64())
     if column.type == "id":
@@ -82,7 +85,7 @@ def _plain(values: pa.ChunkedArray, column: Column, project: ModelProject) -> pa
     try:
         return values.cast(target.get(column.type, pa.int64()))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise InputError(f"rows: {column.name}: must be {column.type} (got {kind}): {error}") from error
+        raise InputError(f"column {column.name!r} must be {column.type} (got {kind}): {error}") from error
 
 
 def _datatype(column: Column, value: Any) -> str:

@@ -15,6 +15,7 @@ from tidewheel.errors import InputError
 
 MIN_ROWS = 200
 MIN_POSITIVES = 10
+_MORE = "send more events and labels with 'tidewheel ingest', or lengthen training.window or holdout in project.yaml"
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,11 +84,11 @@ def check_frame(frame: TrainingFrame, what: str, start_us: int, end_us: int) -> 
     """Raises InputError where ``what`` (training window or holdout) is too small to fit or to judge a model."""
     where = f"{what} {utc_text(start_us)} to {utc_text(end_us)}"
     if len(frame) < MIN_ROWS:
-        raise InputError(f"{where}: {len(frame)} mature labelled rows; at least {MIN_ROWS} are needed")
+        raise InputError(f"{where}: {len(frame)} mature labelled rows; at least {MIN_ROWS} are needed; {_MORE}")
     if frame.n_positive < MIN_POSITIVES or len(frame) - frame.n_positive < MIN_POSITIVES:
         raise InputError(
             f"{where}: {frame.n_positive} of {len(frame)} labels are positive; "
-            f"at least {MIN_POSITIVES} of each kind are needed"
+            f"at least {MIN_POSITIVES} of each kind are needed; {_MORE}"
         )
 
 

@@ -22,6 +22,7 @@ from tidewheel.bundle.parity import Parity, parity, parity_finding
 from tidewheel.bundle.plan import PlannedFeature, ServingPlan, spec_digest, write_plan
 from tidewheel.bundle.reference import write_reference
 from tidewheel.bundle.scorer import OnnxScorer
+from tidewheel.errors import naming
 from tidewheel.evaluation.intervals import Estimate
 from tidewheel.features.declaration import FeatureSet
 from tidewheel.features.vector import model_input
@@ -139,15 +140,17 @@ def train_candidate(given: RunInput, target: Path, report: Callable[[str], None]
         )
     )
     report("bundle")
-    target.joinpath(files.MODEL_UBJ).write_bytes(bytes(fitted.booster.save_raw("ubj")))
-    target.joinpath(files.MODEL_ONNX).write_bytes(twin)
-    for name in (files.PROJECT, files.FEATURES):
-        shutil.copyfile(given.folder / name, target / name)
-    write_golden(target, golden_of(fitted.booster, holdout.x, scores))
-    write_reference(target, reference_of(train, holdout, scores, given.split))
-    write_plan(target, _plan(given, train, holdout, metrics))
+    with naming(target):
+        target.joinpath(files.MODEL_UBJ).write_bytes(bytes(fitted.booster.save_raw("ubj")))
+        target.joinpath(files.MODEL_ONNX).write_bytes(twin)
+        for name in (files.PROJECT, files.FEATURES):
+            shutil.copyfile(given.folder / name, target / name)
+        write_golden(target, golden_of(fitted.booster, holdout.x, scores))
+        write_reference(target, reference_of(train, holdout, scores, given.split))
+        write_plan(target, _plan(given, train, holdout, metrics))
+        digest = write_manifest(target)
     return Candidate(
-        digest=write_manifest(target),
+        digest=digest,
         metrics=metrics,
         baseline=baseline_metrics,
         baseline_features=baseline.names,

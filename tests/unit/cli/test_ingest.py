@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tidewheel.adapters.file_event_log import FileEventLog
 from tidewheel.adapters.local_home import LocalHome
 from tidewheel.cli.main import cli
 from tidewheel.errors import InputError
+from tidewheel.features.lake import read_batches
 from unit.features.samples import FEATURES, MINUTE_US, SPEC, START_US, payments_table
 
 
@@ -86,6 +88,27 @@ def test_a_file_that_cannot_be_used_sends_nothing(project, tmp_path, content, so
     assert isinstance(result.exception, InputError)
     assert message in str(result.exception)
     assert FileEventLog(LocalHome.of(project).event_log).end("payments") == 0
+
+
+def test_a_wrong_file_stops_the_right_ones_beside_it(project, tmp_path):
+    pq.write_table(payments(3), tmp_path / "good.parquet")
+    pq.write_table(payments(3), tmp_path / "labels.parquet")  # without the label's column
+    sources = [f"payments={tmp_path / 'good.parquet'}", f"labels={tmp_path / 'labels.parquet'}"]
+    result = run("ingest", project, "--source", sources[0], "--source", sources[1])
+    assert str(result.exception).startswith(f"{tmp_path / 'labels.parquet'}: labels: column(s) is_fraud are missing")
+    assert FileEventLog(LocalHome.of(project).event_log).end("payments") == 0
+
+
+def test_a_damaged_page_is_named_with_its_file(tmp_path):
+    path = tmp_path / "day.parquet"
+    pq.write_table(payments(2000), path)
+    data = bytearray(path.read_bytes())
+    data[100:600] = b"\xff" * 500
+    path.write_bytes(data)
+    with pytest.raises(
+        InputError, match=rf"^{re.escape(str(path))}: cannot be read \(.*; a Parquet or CSV file is needed"
+    ):
+        list(read_batches(path))
 
 
 @pytest.mark.parametrize("engine", ["duckdb", "stream"])

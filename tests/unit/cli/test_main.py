@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +38,22 @@ def command_that(raises: BaseException) -> click.Command:
             FileNotFoundError(2, "No such file or directory", "x.parquet"), 1, "x.parquet: no such", id="world"
         ),
         pytest.param(
-            OSError(28, "No space left on device", "/lake/part"), 1, "/lake/part: no space left", id="disk full"
+            OSError(28, "No space left on device", "/Lake/part"),
+            1,
+            "/Lake/part: no space left on device; make room and run the command again",
+            id="disk full",
+        ),
+        pytest.param(
+            OSError(28, "No space left on device", "/from", None, "/to"),
+            1,
+            "/to: no space left",
+            id="disk of a copy full",
+        ),
+        pytest.param(
+            shutil.Error([("/A/from", "/B/to", "[Errno 28] No space left on device"), ("/A/x", "/B/y", "...")]),
+            1,
+            "/B/to: cannot be copied from /A/from",
+            id="a tree that cannot be copied",
         ),
         pytest.param(KeyboardInterrupt(), 130, "interrupted", id="Ctrl-C"),
         pytest.param(

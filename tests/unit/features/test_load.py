@@ -137,6 +137,7 @@ def test_equal_needs_share_one_state_and_a_longer_window_gets_its_own():
         ),
         pytest.param("x = 1 +\n", ["features.py:2: not valid Python: invalid syntax"], id="syntax error"),
         pytest.param("\nx = 1 / 0\n", ["features.py:3: ZeroDivisionError: division by zero"], id="an exception"),
+        pytest.param("raise SystemExit(3)\n", ["features.py:2: SystemExit: 3"], id="an exit"),
         pytest.param(
             "v = windowed('payments', windows=['1h'], features={})\n",
             ["features.py:2: TypeError: windowed() missing 1 required keyword-only argument: 'by'"],

@@ -62,13 +62,13 @@ def test_times_may_be_text_or_seconds_in_any_zone(project: ModelProject) -> None
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        pytest.param({"amount": [1.0]}, "rows: column(s) customer_id are missing (got amount)", id="no key"),
+        pytest.param({"amount": [1.0]}, "column(s) customer_id are missing (got amount)", id="no key"),
         pytest.param(
             {"customer_id": [7], "paid_at": pa.array([T0_US], pa.timestamp("us"))},
-            "rows: paid_at: has no time zone; declare one for the source",
+            "column 'paid_at' has no time zone; declare one for the source 'payments', such as 'timezone: UTC'",
             id="a time without zone",
         ),
-        pytest.param({"customer_id": ["x"]}, "rows: customer_id: must be int64 (got string)", id="text for a number"),
+        pytest.param({"customer_id": ["x"]}, "column 'customer_id' must be int64 (got string)", id="text for a number"),
     ],
 )
 def test_a_column_that_cannot_be_sent_is_named(table: dict[str, Any], message: str, project: ModelProject) -> None:

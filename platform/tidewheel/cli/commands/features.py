@@ -54,17 +54,28 @@ def compute(
     from tidewheel.features.lake import read_batches, source_paths, write_parquet
     from tidewheel.features.load import load_features
     from tidewheel.features.replay import compute_by_stream
-    from tidewheel.features.sources import named_paths
+    from tidewheel.features.rows import normalised_rows
+    from tidewheel.features.sources import has_rows, named_paths
     from tidewheel.spec.load import load_project
 
     output = Output(as_json=form == "json")
     spec = load_project(project)
     features = load_features(project, spec)
-    paths = {**source_paths(LocalHome.of(project).lake, spec), **named_paths(sources, spec)}
-    pieces = list(read_batches(rows))
+    named = named_paths(sources, spec)
+    for name, path in named.items():
+        if not has_rows(path):
+            raise InputError(
+                f"--source {name}: {path} has no rows; give a Parquet or CSV file with events, or a folder of them"
+            )
+    paths = {**source_paths(LocalHome.of(project).lake, spec), **named}
+    pieces = [piece for piece in read_batches(rows) if piece.num_rows]
     if not pieces:
-        raise InputError(f"{rows}: has no rows")
+        raise InputError(f"{rows}: has no rows; give at least one with entity keys and event time")
     given = pa.concat_tables(pieces)
+    try:
+        normalised_rows(given, spec, features)
+    except InputError as error:
+        raise InputError(f"{rows}: {error}") from error
     started = time.monotonic()
     with output.progress("Views") as step:
         before = 0

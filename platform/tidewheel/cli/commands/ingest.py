@@ -16,6 +16,8 @@ from tidewheel.cli.output import Output, Step, output_option, project_argument, 
 if TYPE_CHECKING:
     from tidewheel.adapters.local_home import LocalHome
     from tidewheel.features.declaration import FeatureSet
+    from tidewheel.features.events import CheckedEvents
+    from tidewheel.features.ports import EventLog
     from tidewheel.spec.project import ModelProject
 
 PIECE_ROWS = 200_000
@@ -51,11 +53,11 @@ def command(project: Path, sources: Sequence[str], wait: bool, timeout_s: float,
     features = load_features(project, spec)
     home = LocalHome.of(project)
     log = FileEventLog(home.event_log)
-    told: dict[str, dict[str, Any]] = {}
     paths = named_paths(sources, spec)
     with output.progress("Events", _count(list(paths.values()))) as step:
-        for name, path in paths.items():
-            told[name] = _send(name, path, spec, features, home, log, step)
+        # All files are checked before the first event is sent, so that a wrong one sends nothing of any.
+        checked = {name: _check(name, path, spec, features, step) for name, path in paths.items()}
+    told = {name: _send(name, events, spec, home, log) for name, events in checked.items()}
     if wait:
         ends = {name: facts["end"] for name, facts in told.items()}
         _wait(ends, spec, features, home, timeout_s, output)
@@ -72,16 +74,13 @@ def command(project: Path, sources: Sequence[str], wait: bool, timeout_s: float,
     output.result({"sources": told}, render)
 
 
-def _send(
-    name: str, path: Path, spec: ModelProject, features: FeatureSet, home: LocalHome, log: Any, step: Step
-) -> dict[str, Any]:
-    """Check every piece of the file before the first event is sent, so that a wrong file sends nothing."""
+def _check(name: str, path: Path, spec: ModelProject, features: FeatureSet, step: Step) -> CheckedEvents:
+    """All events of a file or folder. Raises InputError where it has none or a column cannot be used."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     from tidewheel.errors import InputError
-    from tidewheel.features.events import topic_of, validate_events
-    from tidewheel.features.lake import read_batches, source_files, write_parquet
+    from tidewheel.features.events import CheckedEvents, validate_events
+    from tidewheel.features.lake import read_batches, source_files
 
     good: list[pa.Table] = []
     rejected: list[pa.Table] = []
@@ -98,8 +97,20 @@ def _send(
             step.advance(piece.num_rows, name)
     if not n_rows:
         raise InputError(f"{path}: has no rows; a Parquet or CSV file with events is needed")
-    accepted = pa.concat_tables(good, promote_options="default")
-    refused = pa.concat_tables(rejected, promote_options="permissive")
+    return CheckedEvents(
+        pa.concat_tables(good, promote_options="default"), pa.concat_tables(rejected, promote_options="permissive")
+    )
+
+
+def _send(name: str, checked: CheckedEvents, spec: ModelProject, home: LocalHome, log: EventLog) -> dict[str, Any]:
+    """Set aside what cannot be used and append the rest; what happened, as the command tells it."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from tidewheel.features.events import topic_of
+    from tidewheel.features.lake import write_parquet
+
+    accepted, refused = checked.good, checked.rejected
     if refused.num_rows:
         # Set aside first, under a name of its content: a run that is killed and run again loses and repeats nothing.
         write_parquet(home.lake / "_rejected" / name / f"ingest-{_digest(refused)}.parquet", refused)
@@ -107,7 +118,7 @@ def _send(
     times = accepted.column(spec.sources[name].event_time).cast(pa.int64())
     limits = pc.min_max(times).as_py() if accepted.num_rows else {"min": None, "max": None}
     return {
-        "n_rows": n_rows,
+        "n_rows": accepted.num_rows + refused.num_rows,
         "n_accepted": accepted.num_rows,
         "n_rejected": refused.num_rows,
         "reasons": _reasons(refused),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from tidewheel.cli.output import Output, output_option, project_argument, table
+from tidewheel.cli.output import Output, output_option, print_error, project_argument, table
 from tidewheel.errors import InputError, Unavailable
 
 if TYPE_CHECKING:
@@ -22,7 +22,9 @@ ASK_TIMEOUT_S = 10.0
 
 @click.command()
 @project_argument
-@click.option("--rows", type=click.Path(path_type=Path, dir_okay=False), help="Parquet file, one request per row.")
+@click.option(
+    "--rows", type=click.Path(path_type=Path, dir_okay=False), help="Parquet or CSV file, one request per row."
+)
 @click.option("--request", "request_text", metavar="JSON", help="One request: column names to values.")
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), metavar="RPS", help="Requests a second.")
 @click.option("--connections", type=click.IntRange(1, 1024), default=32, show_default=True)
@@ -62,7 +64,13 @@ def command(
     result = _send_rows(spec, endpoint, rows, rate, connections, limit, output)
     figures = _figures(result)
     output.result(figures, lambda console: _render(console, figures))
-    return 0 if result.n_failed == 0 else 1
+    if result.n_failed == 0:
+        return 0
+    print_error(
+        f"{endpoint}: {result.n_failed} of {result.n_requests} requests failed, the first by '{result.first_error}'; "
+        "see 'tidewheel status'"
+    )
+    return 1
 
 
 def _ask(spec: ModelProject, endpoint: str, text: str) -> dict[str, Any]:
@@ -82,6 +90,8 @@ def _ask(spec: ModelProject, endpoint: str, text: str) -> dict[str, Any]:
     unknown = [name for name in values if name not in columns]
     if unknown:
         raise InputError(f"--request: unknown column(s) {', '.join(unknown)}; allowed are {', '.join(columns)}")
+    if not endpoint.startswith(("http://", "https://")):
+        raise InputError(f"--url: must be http://HOST:PORT (got {endpoint!r})")
     asked = urllib.request.Request(
         f"{endpoint}/v2/models/{spec.name}/infer",
         request_body(values, columns),
@@ -114,19 +124,22 @@ def _send_rows(
     import gc
 
     import pyarrow as pa
-    import pyarrow.parquet as pq
     import uvloop
 
     from tidewheel.clock import SystemClock
+    from tidewheel.features.lake import read_batches
     from tidewheel.serving.client import OpenLoop
     from tidewheel.serving.rows import bodies
 
-    try:
-        sent = pq.read_table(rows)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{rows}: cannot be read as Parquet: {error}") from error
+    pieces = [piece for piece in read_batches(rows) if piece.num_rows]
+    if not pieces:
+        raise InputError(f"{rows}: has no rows; give at least one with entity keys")
+    sent = pa.concat_tables(pieces)
     sent = sent.slice(0, limit) if limit else sent
-    requests = bodies(sent, spec)
+    try:
+        requests = bodies(sent, spec)
+    except InputError as error:
+        raise InputError(f"{rows}: {error}") from error
     gc.disable()  # a collection's pause would be counted as the server's
     with output.progress("asking", total=sent.num_rows) as step:
         newest = 0
@@ -176,12 +189,12 @@ def _render(console: Console, figures: dict[str, Any]) -> None:
         f"{word}: {figures['n_ok']:,} of {figures['n_requests']:,} answered, {figures['n_failed']:,} failed, "
         f"{figures['n_degraded']:,} degraded"
     )
+    if not figures["n_ok"]:
+        return
     console.print(
         f"{figures['rate_rps']:.0f} requests/s, p50 {figures['p50_ms']} ms, p99 {figures['p99_ms']} ms, "
         f"longest {figures['max_ms']} ms"
     )
-    if figures["first_error"]:
-        console.print(f"first error: {figures['first_error']}", markup=False)
     counted = [(f"version {name or '-'}", n) for name, n in figures["versions"].items()]
     counted += [(f"decision {name}", n) for name, n in figures["decisions"].items()]
     counted += [(f"degraded by {name}", n) for name, n in figures["reasons"].items()]
