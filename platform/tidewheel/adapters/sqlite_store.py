@@ -142,5 +142,10 @@ class SqliteOnlineStore:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except sqlite3.OperationalError as error:
             raise Unavailable(f"{self._path}: the online store does not answer ({error})") from error
+        except sqlite3.Error as error:
+            raise Unavailable(
+                f"{self._path}: the online store is damaged ({error}); run 'tidewheel down', remove the file, and "
+                "'tidewheel up' fills it again from the event log"
+            ) from error
