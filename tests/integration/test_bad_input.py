@@ -681,6 +681,14 @@ def test_a_second_up_says_that_it_runs_and_starts_nothing(live: Path) -> None:
     assert {name: process.pid for name, process in platform(live).processes.items()} == before
 
 
+def test_a_damaged_platform_file_is_written_again_while_the_platform_runs(live: Path) -> None:
+    file = LocalHome.of(live).state_file
+    good = file.read_bytes()
+    file.write_bytes(b"garbage")
+    until(lambda: file.read_bytes() == good)
+    assert "already running" in works("up", live)
+
+
 def test_before_any_version_predict_promote_and_rollback_say_what_is_missing(live: Path) -> None:
     assert "no model server runs; train and promote a version first" in told("predict", live, "--request", "{}")
     assert "sample: no version 7; see 'tidewheel status'" in told("promote", live, "7", "--reason", "x")

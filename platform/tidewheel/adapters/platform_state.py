@@ -54,7 +54,7 @@ def write_platform(home: LocalHome, state: PlatformState) -> None:
 def read_platform(home: LocalHome) -> PlatformState:
     """The newest state; raises NotFound where the platform does not run or its file is damaged.
 
-    A supervisor that lives writes the file again with its next change; `down` ends what runs without the file.
+    A supervisor that lives writes it again at once; `down` ends what runs also without it.
     """
     try:
         body = json.loads(home.state_file.read_bytes())

@@ -61,6 +61,7 @@ class Supervisor:
         self._running: dict[str, Supervised] = {}
         self._ports: dict[str, int] = {}
         self._written: PlatformState | None = None
+        self._written_as: tuple[int, int] | None = None
         self._pid, self._started_at_us = 0, clock.now_us()
 
     def run(self, pid: int) -> None:
@@ -133,9 +134,19 @@ class Supervisor:
         processes = {name: s.state(self._log(name)) for name, s in self._running.items()}
         uri = f"http://127.0.0.1:{self._mlflow_port}"
         state = PlatformState(self._pid, self._started_at_us, word, uri, processes, endpoints)
-        if state != self._written:
+        # Also when somebody else removed or damaged the file: without it no command finds this platform.
+        if state != self._written or _file_facts(self._home.state_file) != self._written_as:
             write_platform(self._home, state)
-            self._written = state
+            self._written, self._written_as = state, _file_facts(self._home.state_file)
+
+
+def _file_facts(path: Path) -> tuple[int, int] | None:
+    """Time of change and size; None where there is no such file."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def _answers(spec: ProcessSpec) -> bool:
