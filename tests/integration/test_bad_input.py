@@ -143,7 +143,7 @@ def project(tmp_path: Path) -> Path:
             [
                 "4 problems in the project", "project.yaml:5: entities.card.type: input should be 'int64' or 'string' "
                 "(got 'strng')", "project.yaml:14: label.delay: must be a number with a unit", "(got 'soon')",
-                "ownr: unknown field (got 'tests')", "owner: required field is missing",
+                "ownr: unknown field (got 'tests'); allowed are name,", "owner: required field is missing",
             ],
             id="several mistakes in project.yaml",
         ),

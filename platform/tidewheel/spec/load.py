@@ -99,7 +99,29 @@ def _problem(tree: CommentedMap, file: str, detail: Any) -> Problem:
     got = detail.get("input")
     if detail["type"] != "missing" and not isinstance(got, dict | list) and "(got " not in message:
         message += f" (got {got!r})"
+    if detail["type"] == "extra_forbidden" and (allowed := _fields_of(path[:-1])):
+        message += f"; allowed are {', '.join(allowed)}"
     return Problem(file, _line(tree, path), f"{_dotted(path)}: {message}" if path else message)
+
+
+def _fields_of(path: tuple[str | int, ...]) -> list[str]:
+    """Fields of the section at ``path``, by the names people write; empty where it has none of its own."""
+    schema = ModelProject.model_json_schema()
+    definitions = schema["$defs"]
+
+    def resolved(node: dict[str, Any]) -> dict[str, Any]:
+        for one in (node, *node.get("anyOf", ()), *node.get("allOf", ())):
+            if "$ref" in one:
+                found: dict[str, Any] = definitions[one["$ref"].rsplit("/", 1)[-1]]
+                return found
+        return node
+
+    node = schema
+    for part in path:
+        by_name = [*node.get("patternProperties", {}).values(), node.get("additionalProperties"), node.get("items")]
+        below = (node.get("properties", {}).get(part), *by_name)
+        node = resolved(next((one for one in below if isinstance(one, dict)), {}))
+    return list(node.get("properties", ()))
 
 
 def _dotted(path: tuple[str | int, ...]) -> str:

@@ -57,8 +57,22 @@ def test_decisions_are_ordered_by_their_lowest_score_however_they_were_written()
         pytest.param(
             "owner: payments-risk\n",
             "owner: payments-risk\nowners: me\n",
-            "project.yaml:3: owners: unknown field (got 'me')",
+            "project.yaml:3: owners: unknown field (got 'me'); allowed are name, description, owner, tier, entities, "
+            "sources, request, label, training, serving, rollout, monitoring, retrain",
             id="a misspelt field",
+        ),
+        pytest.param(
+            "columns: {amount: float64",
+            "zone: UTC\n    columns: {amount: float64",
+            "project.yaml:11: sources.payments.zone: unknown field (got 'UTC'); allowed are path, topic, event_time, "
+            "event_id, columns, timezone, allowed_lateness",
+            id="a misspelt field of a named section",
+        ),
+        pytest.param(
+            "training: {window: 28d}",
+            "training: {window: 28d, gate: {mn: 1}}",
+            "project.yaml:20: training.gate.mn: unknown field (got 1); allowed are metric, min, max_loss, slices",
+            id="a misspelt field of an inner section",
         ),
         pytest.param(
             "training: {window: 28d}",
