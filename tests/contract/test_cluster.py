@@ -10,11 +10,12 @@ import pytest
 
 from memory.cluster import MemoryCluster
 from tidewheel.adapters.local_cluster import STATUS_VALID_US, LocalCluster
-from tidewheel.adapters.local_home import LocalHome, write_atomically
+from tidewheel.adapters.local_home import LocalHome
 from tidewheel.clock import FixedClock
 from tidewheel.deployment.document import DeploymentDocument, Variant
 from tidewheel.deployment.status import ServerStatus, VersionStatus
 from tidewheel.reconcile.ports import Cluster, ModelServer
+from tidewheel.whole_file import write_whole
 
 DOCUMENT = DeploymentDocument(
     "tiny", 3, "customer_id", "salt", "1", (Variant("1", "a" * 64, {"approve": 0.0}),), {"1": 1.0}
@@ -62,7 +63,7 @@ def status(pid: int, project: str = "tiny", replica: int = 0) -> ServerStatus:
 
 
 def written(home: LocalHome, told: ServerStatus) -> None:
-    write_atomically(home.server_status / f"{told.project}-{told.replica}.json", told.to_json())
+    write_whole(home.server_status / f"{told.project}-{told.replica}.json", told.to_json())
 
 
 def test_only_living_replicas_of_the_project_are_told(tmp_path: Path) -> None:

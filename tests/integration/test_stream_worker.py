@@ -19,7 +19,7 @@ import pytest
 
 from tidewheel.adapters.duckdb_features import DuckDbFeatures
 from tidewheel.adapters.file_event_log import FileEventLog
-from tidewheel.adapters.local_home import LocalHome, write_atomically
+from tidewheel.adapters.local_home import LocalHome
 from tidewheel.adapters.sqlite_store import SqliteOnlineStore
 from tidewheel.bundle.manifest import write_manifest
 from tidewheel.features.events import validate_events
@@ -28,6 +28,7 @@ from tidewheel.features.load import load_features
 from tidewheel.features.reader import FeatureReader
 from tidewheel.features.rows import request_arrays
 from tidewheel.spec.load import load_project
+from tidewheel.whole_file import write_whole
 from unit.features.samples import FEATURES, MINUTE_US, SPEC, START_US, labels_table, payments_table, profiles_table
 
 pytestmark = pytest.mark.integration
@@ -49,7 +50,7 @@ def apply(home: LocalHome, features: str = FEATURES) -> Path:
     home.projects.mkdir(parents=True, exist_ok=True)
     if not target.exists():
         scratch.rename(target)
-    write_atomically(home.root / "applied" / "sample.json", json.dumps({"digest": digest}).encode())
+    write_whole(home.root / "applied" / "sample.json", json.dumps({"digest": digest}).encode())
     return target
 
 

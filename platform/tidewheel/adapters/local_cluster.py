@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 
-from tidewheel.adapters.local_home import LocalHome, write_atomically
+from tidewheel.adapters.local_home import LocalHome
 from tidewheel.clock import SECOND_US, Clock, SystemClock
 from tidewheel.deployment.document import DeploymentDocument, document_from_json
 from tidewheel.deployment.status import ServerStatus, status_from_json
 from tidewheel.errors import ContractViolation
 from tidewheel.reconcile.ports import ModelServer
+from tidewheel.whole_file import write_whole
 
 # A living replica writes its status at least every second; a busy machine gets some grace.
 STATUS_VALID_US = 15 * SECOND_US
@@ -24,7 +25,7 @@ class LocalCluster:
 
     def apply_server(self, server: ModelServer) -> None:
         body = {"project": server.project, "replicas": server.replicas, "port": server.port, "args": []}
-        write_atomically(self._home.services / f"{server.project}.json", json.dumps(body).encode())
+        write_whole(self._home.services / f"{server.project}.json", json.dumps(body).encode())
 
     def delete_server(self, project: str) -> None:
         (self._home.services / f"{project}.json").unlink(missing_ok=True)
@@ -53,7 +54,7 @@ class LocalCluster:
         return tuple(sorted(found, key=lambda status: status.replica))
 
     def write_document(self, document: DeploymentDocument) -> None:
-        write_atomically(self._home.deployments / f"{document.project}.json", document.to_json())
+        write_whole(self._home.deployments / f"{document.project}.json", document.to_json())
 
     def read_document(self, project: str) -> DeploymentDocument | None:
         path = self._home.deployments / f"{project}.json"

@@ -5,11 +5,8 @@ Everything here may be deleted while nothing runs, except ``log/`` (the events) 
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
-
-from tidewheel.errors import naming
 
 FOLDER = ".tidewheel"
 
@@ -91,17 +88,3 @@ class LocalHome:
     @property
     def mlflow_artifacts(self) -> Path:
         return self.root / "mlartifacts"
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Readers see the old bytes or the new ones, never a part; survives a crash at any point."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with naming(path), temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

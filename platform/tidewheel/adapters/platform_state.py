@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tidewheel.adapters.local_home import LocalHome, write_atomically
+from tidewheel.adapters.local_home import LocalHome
 from tidewheel.errors import NotFound
+from tidewheel.whole_file import write_whole
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class PlatformState:
 
 
 def write_platform(home: LocalHome, state: PlatformState) -> None:
-    write_atomically(home.state_file, json.dumps(state.to_json(), indent=1).encode())
+    write_whole(home.state_file, json.dumps(state.to_json(), indent=1).encode())
 
 
 def read_platform(home: LocalHome) -> PlatformState:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tidewheel.errors import ContractViolation, InputError
+from tidewheel.whole_file import write_whole
 
 MANIFEST = "MANIFEST.json"
 FORMAT = 1
@@ -45,12 +46,7 @@ def write_manifest(folder: Path) -> str:
             raise InputError(f"{path}: not a plain file with a plain name; a bundle is flat and holds nothing else")
         entries[path.name] = _entry(path, sync=True)
     data = manifest_bytes(entries)
-    temporary = folder / f".{MANIFEST}.tmp"
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(folder / MANIFEST)
+    write_whole(folder / MANIFEST, data)
     return digest_of(data)
 
 

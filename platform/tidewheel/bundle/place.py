@@ -12,7 +12,7 @@ from tidewheel.bundle.manifest import verify
 from tidewheel.errors import ContractViolation, naming
 
 
-def place(target: Path, digest: str, fill: Callable[[Path], None]) -> None:
+def place(target: Path, digest: str, fill: Callable[[Path], object]) -> None:
     """Make ``target`` the bundle ``digest`` names; ``fill`` writes its files into an empty folder.
 
     A verified target is left as it is, a damaged one is replaced. Raises ContractViolation where what ``fill`` wrote

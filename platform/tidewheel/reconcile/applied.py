@@ -6,18 +6,17 @@ The ledger entry is the fact; ``applied/<project>.json`` is derived from it for 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from tidewheel.bundle.manifest import verify, write_manifest
+from tidewheel.bundle.manifest import write_manifest
+from tidewheel.bundle.place import place, scratch
 from tidewheel.clock import Clock, SystemClock
-from tidewheel.errors import ContractViolation, naming
 from tidewheel.features.load import FEATURES_FILE, load_features
 from tidewheel.journal.ledger import Journal
 from tidewheel.spec.load import PROJECT_FILE, load_project
+from tidewheel.whole_file import write_whole
 
 APPLIED = "applied"
 CODE_FILES = (PROJECT_FILE, FEATURES_FILE)
@@ -81,39 +80,23 @@ def apply_project(
 
 def _place_code(folder: Path, projects: Path) -> str:
     """Copy the code into ``projects/<digest>``; the folder appears whole or not at all."""
-    projects.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".applying-", dir=projects))
-    try:
+
+    def fill(into: Path) -> str:
         for name in CODE_FILES:
-            shutil.copyfile(folder / name, temporary / name)
-        digest = write_manifest(temporary)
-        target = projects / digest
-        try:
-            verify(target, digest)
-        except ContractViolation:
-            if target.exists():
-                shutil.rmtree(target)  # damaged: nobody may run it
-            temporary.chmod(0o755)
-            temporary.rename(target)
-        return digest
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            shutil.copyfile(folder / name, into / name)
+        return write_manifest(into)
+
+    with scratch(projects) as made:
+        digest = fill(made)
+    place(projects / digest, digest, fill)
+    return digest
 
 
 def _write_pointer(path: Path, applied: Applied) -> None:
     data = json.dumps({"digest": applied.digest, "name": applied.name, "at_us": applied.at_us}).encode()
     if path.is_file() and path.read_bytes() == data:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with naming(path), temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, data)
 
 
 def _changed_files(projects: Path, before: str | None, now: str) -> tuple[str, ...]:
