@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
@@ -104,8 +106,25 @@ def test_sqlite_is_shared_by_processes(tmp_path):
     store.close()
 
 
+def test_a_new_sqlite_file_that_another_process_is_making_is_waited_for(tmp_path):
+    path = tmp_path / "online.db"
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    opened = []
+    opening = threading.Thread(target=lambda: opened.append(SqliteOnlineStore(path)), daemon=True)
+    opening.start()
+    opening.join(0.3)
+    assert opening.is_alive()
+    other.execute("COMMIT")
+    opening.join(5)
+    (store,) = opened
+    assert store.progress(["x"]) == {}
+    store.close()
+    other.close()
+
+
 def test_sqlite_says_which_file_fails(tmp_path):
     path = tmp_path / "online.db"
     path.write_bytes(b"not a database at all, and longer than a header of one hundred bytes" * 4)
-    with pytest.raises(Unavailable, match=r"online\.db: the online store does not answer"):
+    with pytest.raises(Unavailable, match=r"online\.db: the online store is damaged"):
         SqliteOnlineStore(path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -127,7 +128,7 @@ class SqliteOnlineStore:
                     self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
                 )
                 connection.execute("PRAGMA busy_timeout = 10000")
-                connection.execute("PRAGMA journal_mode = WAL")
+                _enter_wal_mode(connection)
                 connection.execute("PRAGMA synchronous = NORMAL")
                 connection.execute("PRAGMA cache_size = -65536")
                 connection.execute("PRAGMA mmap_size = 1073741824")
@@ -149,3 +150,15 @@ class SqliteOnlineStore:
                 f"{self._path}: the online store is damaged ({error}); run 'tidewheel down', remove the file, and "
                 "'tidewheel up' fills it again from the event log"
             ) from error
+
+
+def _enter_wal_mode(connection: sqlite3.Connection) -> None:
+    """Switch once per file. SQLite does not wait for the lock here whatever the busy time-out, so we do."""
+    deadline_s = time.monotonic() + BUSY_TIMEOUT_S
+    while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:  # another process opens the new file at this moment
+            if time.monotonic() > deadline_s:
+                raise
+            time.sleep(0.02)
