@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from tidewheel.cli.commands.new import command
+from tidewheel.cli.main import cli
 from tidewheel.errors import InputError, NotFound
 from tidewheel.spec.load import load_project
 
 
 def invoke(*arguments: str) -> dict[str, object]:
-    done = CliRunner().invoke(command, ["--output", "json", *arguments], catch_exceptions=False)
+    done = CliRunner().invoke(cli, ["new", "--output", "json", *arguments], catch_exceptions=False)
     body: dict[str, object] = json.loads(done.stdout)
     return body
 
