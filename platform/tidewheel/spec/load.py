@@ -46,16 +46,34 @@ def load_project(folder: Path) -> ModelProject:
 def parse_project(text: str, file: str) -> ModelProject:
     """Parse the text of a project file; ``file`` is only used in messages. Raises SpecError."""
     tree = _parse_yaml(text, file)
+    plain = _plain(tree)
     try:
-        project = ModelProject.model_validate(_plain(tree))
+        project = ModelProject.model_validate(plain)
     except ValidationError as error:
-        raise SpecError([_problem(tree, file, detail) for detail in error.errors(include_url=False)]) from error
-    problems = [
-        Problem(file, _line(tree, path), f"{_dotted(path)}: {message}") for path, message in cross_problems(project)
-    ]
-    if problems:
+        details = error.errors(include_url=False)
+        problems = [_problem(tree, file, detail) for detail in details]
+        sound = _sound_part(plain, {str(detail["loc"][0]) for detail in details if detail["loc"]})
+        raise SpecError([*problems, *(_cross_problems(tree, file, sound) if sound else [])]) from error
+    if problems := _cross_problems(tree, file, project):
         raise SpecError(problems)
     return project
+
+
+def _cross_problems(tree: CommentedMap, file: str, project: ModelProject) -> list[Problem]:
+    return [
+        Problem(file, _line(tree, path), f"{_dotted(path)}: {message}") for path, message in cross_problems(project)
+    ]
+
+
+def _sound_part(plain: dict[str, Any], faulty: set[str]) -> ModelProject | None:
+    """The project with neutral values for its faulty sections, so that mistakes between the others show as well.
+
+    None where a section that the others refer to is faulty: what refers to it may be right.
+    """
+    if faulty & {"entities", "sources", "request", "label"}:
+        return None
+    neutral = {"name": "x", "owner": "x", "training": {"window": "1d"}, "serving": {"decision": {"any": 0.0}}}
+    return ModelProject.model_validate({**neutral, **{k: v for k, v in plain.items() if k not in faulty}})
 
 
 def line_of(text: str, path: tuple[str | int, ...]) -> int:

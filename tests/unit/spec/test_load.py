@@ -129,6 +129,22 @@ def test_all_mistakes_come_at_once_sorted_by_line():
     assert [line.split(":")[1] for line in problems_of(text)] == ["1", "19", "20"]
 
 
+def test_a_mistake_between_sections_shows_beside_one_inside_another():
+    text = GOOD.replace("owner: payments-risk", "owner: ''").replace("28d}", "28d, gate: {slices: [chanel]}}")
+    assert problems_of(text) == [
+        "project.yaml:2: owner: string should have at least 1 character (got '')",
+        "project.yaml:20: training.gate.slices.0: must be a column of 'payments' (got 'chanel'); "
+        "declared are amount, channel",
+    ]
+
+
+def test_what_refers_to_a_faulty_section_is_not_accused():
+    assert (
+        len(problems_of(GOOD.replace("amount: float64", "amount: float").replace("request: payments", "request: x")))
+        == 1
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
