@@ -144,6 +144,8 @@ def test_killed_at_random_it_ends_with_the_same_values_and_the_same_lake(tmp_pat
             n_kills += 1
     assert n_kills == ROUNDS
     with worker(home) as process:
+        # A worker that is ended before it has started ends by the signal, not in order.
+        wait_for(lambda: n_started(home) == n_kills + 1, "the worker's start")
         wait_for(lambda: caught_up(home, code), "the end of the log")
         process.terminate()
         assert process.wait(timeout=10) == 0
