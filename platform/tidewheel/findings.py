@@ -6,7 +6,6 @@ fixed CamelCase word, safe as a metric label; each has a page in docs/runbooks/.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -88,10 +87,3 @@ class Decision:
     def summary(self) -> str:
         """One line for a log or a table: the action and the messages behind it."""
         return f"{self.action}: " + "; ".join(f"{f.reason}: {f.message}" for f in self.findings)
-
-
-def worst(findings: Iterable[Finding]) -> Severity | None:
-    """The highest severity among findings, None where there are none."""
-    order: tuple[Severity, ...] = ("info", "warning", "critical")
-    ranks = [order.index(finding.severity) for finding in findings]
-    return order[max(ranks)] if ranks else None

@@ -76,11 +76,6 @@ def _sound_part(plain: dict[str, Any], faulty: set[str]) -> ModelProject | None:
     return ModelProject.model_validate({**neutral, **{k: v for k, v in plain.items() if k not in faulty}})
 
 
-def line_of(text: str, path: tuple[str | int, ...]) -> int:
-    """1-based line of a path in the YAML text, or of its nearest parent that is there."""
-    return _line(_parse_yaml(text, ""), path)
-
-
 def _parse_yaml(text: str, file: str) -> CommentedMap:
     yaml = YAML(typ="rt", pure=True)
     try:
