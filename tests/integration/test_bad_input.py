@@ -14,8 +14,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from tidewheel.adapters.file_event_log import FileEventLog
 from tidewheel.adapters.local_home import LocalHome
 from tidewheel.adapters.platform_state import PlatformState, read_platform
 from unit.features.samples import FEATURES, MINUTE_US, SPEC, START_US, labels_table, payments_table
+from waiting import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(200)]
 
@@ -72,13 +71,6 @@ def contents(*folders: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not path.name.endswith(_FLUX)
     }
-
-
-def until(true: Callable[[], bool], limit_s: float = 60) -> None:
-    deadline, pause = time.monotonic() + limit_s, threading.Event()
-    while not true():
-        assert time.monotonic() < deadline, "waited in vain"
-        pause.wait(0.05)
 
 
 # --- good data, from which each fault is made --------------------------------------------------------------------

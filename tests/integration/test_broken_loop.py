@@ -7,9 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import pytest
 
 from tidewheel.adapters.local_home import LocalHome
 from tidewheel.adapters.platform_state import read_platform
+from waiting import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
@@ -30,13 +29,6 @@ def tidewheel(*arguments: str, code: int = 0) -> dict[str, Any]:
     assert done.returncode == code, done.stderr[-3000:]
     body: dict[str, Any] = json.loads(done.stdout) if done.stdout.strip() else {"error": done.stderr}
     return body
-
-
-def until(true: Callable[[], bool], limit_s: float = 60) -> None:
-    deadline, pause = time.monotonic() + limit_s, threading.Event()
-    while not true():
-        assert time.monotonic() < deadline, "waited in vain"
-        pause.wait(0.1)
 
 
 class Loop:

@@ -6,9 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +13,7 @@ import pytest
 from tidewheel.adapters.child_processes import belonging_to
 from tidewheel.adapters.local_home import LocalHome
 from tidewheel.cli.demo.story import STAGES
+from waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -24,13 +22,6 @@ DEMO = [sys.executable, "-m", "tidewheel", "demo", "--output", "json", "--folder
 
 def home_of(folder: Path) -> LocalHome:
     return LocalHome.of(folder / "card-fraud")
-
-
-def until(true: Callable[[], bool], limit_s: float) -> None:
-    deadline, pause = time.monotonic() + limit_s, threading.Event()
-    while not true():
-        assert time.monotonic() < deadline, "waited in vain"
-        pause.wait(0.05)
 
 
 @pytest.mark.timeout(900)

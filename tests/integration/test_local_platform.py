@@ -8,9 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ import pytest
 from tidewheel.adapters.child_processes import belonging_to, is_alive
 from tidewheel.adapters.local_home import LocalHome
 from tidewheel.adapters.platform_state import PlatformState, read_platform
+from waiting import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -29,13 +28,6 @@ def tidewheel(*arguments: str, code: int = 0) -> dict[str, Any]:
     assert done.returncode == code, done.stderr
     body: dict[str, Any] = json.loads(done.stdout) if code == 0 else {"error": done.stderr}
     return body
-
-
-def until(true: Callable[[], bool], limit_s: float = 60) -> None:
-    deadline, pause = time.monotonic() + limit_s, threading.Event()
-    while not true():
-        assert time.monotonic() < deadline, "waited in vain"
-        pause.wait(0.05)
 
 
 @pytest.fixture(scope="module")
