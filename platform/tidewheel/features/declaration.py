@@ -5,8 +5,6 @@ Made by ``load.py``; read by every engine, the reader, training and the bundle. 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -44,33 +42,31 @@ class RequestSchema:
 
 @dataclass(frozen=True)
 class StateView:
-    """What the online store keeps per entity: raw events (windowed) or rows (batch), newest retention only."""
+    """What the online store keeps per entity for one view. Equal ids mean equal declarations: a changed one is a new
+    state, which is filled from the start of history while the old one lives on for the versions that read it."""
 
+    state_id: str  # digest of the view's whole declaration
     kind: Literal["windowed", "batch"]
-    source: str
-    topic: str
-    entity_key: str
-    key_type: str
-    columns: tuple[tuple[str, str], ...]  # (column, spec type), kept as float64
-    filters: tuple[Filter, ...]  # filter i is bit i of a record's bits
-    retention_us: int
+    project: str
+    view: str
+    source: str = field(compare=False)
+    topic: str = field(compare=False)
+    keys: tuple[tuple[str, str], ...] = field(compare=False)  # (column, int64 | string), sorted by column
+    columns: tuple[tuple[str, str], ...] = field(compare=False)  # (column, spec type)
+    filters: tuple[Filter, ...] = field(compare=False)  # filter i is bit i of a record's bits
+    retention_us: int = field(compare=False)
+    published: tuple[tuple[str, str], ...] = field(compare=False)  # (feature, dtype): what stock Feast clients read
     event_time: str = field(compare=False)
     event_id: str | None = field(compare=False)
 
-    @cached_property
-    def state_id(self) -> str:
-        """Digest of what is kept, so that equal declarations share state and a changed one gets its own."""
-        facts = [
-            "v1", self.kind, self.topic, self.entity_key, self.key_type,
-            [list(column) for column in self.columns],
-            [[list(part) for part in one] for one in self.filters],
-            self.retention_us,
-        ]  # fmt: skip
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+    @property
+    def feast_view(self) -> str:
+        """Name of the Feast FeatureView that holds this state."""
+        return f"{self.view}_{self.state_id[:8]}"
 
     @property
     def record_bytes(self) -> int:
-        """Bytes per event: time, event id hash, filter bits and one float64 per column."""
+        """Bytes per event: time, event id hash, filter bits and one 64-bit field per column."""
         return 8 * (3 + len(self.columns))
 
     def column_index(self, column: str) -> int:
@@ -95,7 +91,7 @@ class WindowedView:
 
     name: str
     source: str
-    entity_key: str
+    keys: tuple[str, ...]  # columns that name the entity, sorted
     windows_us: tuple[int, ...]
     delay_us: int
     include_request: bool
@@ -139,7 +135,7 @@ class BatchView:
 
     name: str
     source: str
-    entity_key: str
+    keys: tuple[str, ...]  # columns that name the entity, sorted
     columns: tuple[str, ...]
     ttl_us: int
     state: StateView
@@ -186,17 +182,15 @@ class FeatureSet:
 
     @cached_property
     def states(self) -> tuple[StateView, ...]:
-        """Online state that these views read, each once."""
-        found = {view.state.state_id: view.state for view in self.views if not isinstance(view, RequestView)}
-        return tuple(found.values())
+        """Online state of these views, one each."""
+        return tuple(view.state for view in self.views if not isinstance(view, RequestView))
 
     @cached_property
     def key_columns(self) -> tuple[str, ...]:
-        """Entity keys that some view reads by."""
-        keys = [view.entity_key for view in self.views if not isinstance(view, RequestView)]
-        return tuple(dict.fromkeys(keys))
+        """Key columns that some view reads by."""
+        return tuple(dict.fromkeys(column for state in self.states for column, _ in state.keys))
 
     def keys_of(self, source: str) -> tuple[str, ...]:
-        """Entity keys that views need from ``source``."""
-        keys = [v.entity_key for v in self.views if not isinstance(v, RequestView) and v.source == source]
-        return tuple(dict.fromkeys(keys))
+        """Key columns that views need from ``source``."""
+        mine = [state for state in self.states if state.source == source]
+        return tuple(dict.fromkeys(column for state in mine for column, _ in state.keys))

@@ -1,11 +1,13 @@
 """Entity keys and event ids as bytes and numbers: what the online store is addressed by. NumPy only.
 
-An int64 key is 8 bytes, little-endian; a string key is its UTF-8. An event id (always text) becomes a 64-bit hash,
-the same alone or among many and on every machine.
+An entity key is Feast's (serialisation version 3, without the project), so that stock Feast clients find what we
+write: number of keys, their names sorted, then type, length and bytes of each value. An event id (always text)
+becomes a 64-bit hash, the same alone or among many and on every machine.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,13 +21,27 @@ _SECOND = np.uint64(0x94D049BB133111EB)
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _MASK = 2**64 - 1
 
+_STRING, _INT64 = 2, 4  # Feast's ValueType numbers
 
-def key_bytes(values: NDArray[Any], key_type: str) -> list[bytes]:
-    """One key per value."""
-    if key_type == "int64":
+
+def entity_keys(keys: Sequence[tuple[str, str]], values: Sequence[NDArray[Any]]) -> list[bytes]:
+    """One key per row; ``keys`` are (column, int64 | string), sorted by column, ``values`` [n] of each."""
+    names = b"".join(struct.pack("<II", _STRING, len(name.encode())) + name.encode() for name, _ in keys)
+    head = struct.pack("<I", len(keys)) + names
+    if len(keys) == 1:
+        return [head + part for part in _parts(keys[0][1], values[0])]
+    columns = [_parts(kind, column) for (_, kind), column in zip(keys, values, strict=True)]
+    return [head + b"".join(parts) for parts in zip(*columns, strict=True)]
+
+
+def _parts(kind: str, values: NDArray[Any]) -> list[bytes]:
+    """Type, length and bytes of each value."""
+    if kind == "int64":
+        head = struct.pack("<II", _INT64, 8)
         data = np.ascontiguousarray(values, dtype="<i8").tobytes()
-        return [data[at : at + 8] for at in range(0, len(data), 8)]
-    return [str(value).encode() for value in values]
+        return [head + data[at : at + 8] for at in range(0, len(data), 8)]
+    encoded = [str(value).encode() for value in values]
+    return [struct.pack("<II", _STRING, len(text)) + text for text in encoded]
 
 
 def mixed(numbers: UInt64) -> UInt64:
