@@ -23,9 +23,9 @@ from tidewheel.adapters.file_event_log import FileEventLog
 from tidewheel.adapters.sqlite_store import SqliteOnlineStore
 from tidewheel.clock import SystemClock
 from tidewheel.features.batches import keyed_events, state_columns
-from tidewheel.features.declaration import StateView
+from tidewheel.features.declaration import StateView, WindowedView
 from tidewheel.features.kernel import merged_states
-from tidewheel.features.keys import key_bytes
+from tidewheel.features.keys import entity_keys
 from tidewheel.features.reader import FeatureReader
 from tidewheel.features.rows import request_arrays
 from tidewheel.features.stream import BATCH_ROWS, StateKeeper
@@ -43,7 +43,8 @@ def run(size: str) -> list[Line]:
 
 def _ingest(size: str, n_events: int, rounds: int) -> list[Line]:
     world = trained(size)
-    state = next(state for state in world.features.states if state.source == "transactions")
+    view = next(v for v in world.features.views if isinstance(v, WindowedView) and v.source == "transactions")
+    state = view.state
     folder, _ = many_payments(n_events)
     events = pq.read_table(folder)
     log = FileEventLog(scratch() / f"log-{n_events}")
@@ -53,7 +54,7 @@ def _ingest(size: str, n_events: int, rounds: int) -> list[Line]:
     found = alternating(
         rounds,
         {
-            "keeper": lambda: _keep(state, log, scratch() / f"ingest-{n_events}-{next(number)}.db"),
+            "keeper": lambda: _keep(view, log, scratch() / f"ingest-{n_events}-{next(number)}.db"),
             "kernel": lambda: _kernel(state, needed),
             "loop": lambda: _loop(state, needed),
         },
@@ -66,9 +67,9 @@ def _ingest(size: str, n_events: int, rounds: int) -> list[Line]:
     ]
 
 
-def _keep(state: StateView, log: FileEventLog, database: Any) -> None:
+def _keep(view: WindowedView, log: FileEventLog, database: Any) -> None:
     store = SqliteOnlineStore(database)
-    keeper = StateKeeper(state, log, store, SystemClock(), lambda event, **fields: None)
+    keeper = StateKeeper(view, 0, log, store, SystemClock(), lambda event, **fields: None)
     while keeper.step():
         pass
     store.close()
@@ -77,8 +78,10 @@ def _keep(state: StateView, log: FileEventLog, database: Any) -> None:
 def _kernel(state: StateView, events: pa.Table) -> None:
     held: dict[bytes, bytes] = {}
     for start in range(0, len(events), BATCH_ROWS):
-        keyed = keyed_events(state, events.slice(start, BATCH_ROWS))
-        held.update(zip(keyed.keys, merged_states(state, [held.get(key) for key in keyed.keys], keyed), strict=True))
+        piece = events.slice(start, BATCH_ROWS)
+        keyed = keyed_events(state, piece, np.arange(start, start + len(piece)))
+        merged = merged_states(state, [held.get(key) for key in keyed.keys], keyed)
+        held.update(zip(keyed.keys, merged.blobs, strict=True))
 
 
 def _loop(state: StateView, events: pa.Table) -> None:
@@ -89,7 +92,7 @@ def _loop(state: StateView, events: pa.Table) -> None:
     for start in range(0, len(events), BATCH_ROWS):
         piece, touched = events.slice(start, BATCH_ROWS), set()
         times = piece.column(state.event_time).cast(pa.int64()).to_pylist()
-        names = (state.entity_key, state.event_id or "", "amount", "channel")
+        names = (state.keys[0][0], state.event_id or "", "amount", "channel")
         for at_us, key, event_id, amount, channel in zip(
             times, *(piece.column(name).to_pylist() for name in names), strict=True
         ):
@@ -119,8 +122,9 @@ def _read(size: str, rounds: int, calls: int) -> list[Line]:
         cut = [({name: a[at : at + n] for name, a in arrays.items()}, times[at : at + n]) for at in starts]
         return lambda call: reader.read(*cut[call % len(cut)])
 
-    keys = {key: key_bytes(arrays[key], kind) for key, kind in world.features.request.keys.items()}
-    lookups = [[(one.state_id, keys[one.entity_key][row]) for one in world.features.states] for row in range(n_asked)]
+    states = world.features.states
+    keys = {one.keys: entity_keys(one.keys, [arrays[column] for column, _ in one.keys]) for one in states}
+    lookups = [[(one, [keys[one.keys][row]]) for one in states] for row in range(n_asked)]
     medians = call_medians_us(
         rounds,
         calls,

@@ -21,7 +21,7 @@ from tidewheel.adapters.local_cluster import LocalCluster
 from tidewheel.adapters.local_home import LocalHome
 from tidewheel.clock import SystemClock
 from tidewheel.deployment.document import DeploymentDocument, Variant
-from tidewheel.features.declaration import FeatureSet
+from tidewheel.features.declaration import FeatureSet, RequestView
 from tidewheel.features.events import OFFSET_COLUMN, topic_of, validate_events
 from tidewheel.features.lake import write_part
 from tidewheel.features.load import load_features
@@ -102,8 +102,10 @@ def trained(size: str) -> TrainedWorld:
 
 def fill(features: FeatureSet, log: FileEventLog, store: Any) -> None:
     """Bring every state up to the log's end, with the stream worker's own code."""
-    for state in features.states:
-        keeper = StateKeeper(state, log, store, SystemClock(), lambda event, **fields: None)
+    for view in features.views:
+        if isinstance(view, RequestView):
+            continue
+        keeper = StateKeeper(view, 0, log, store, SystemClock(), lambda event, **fields: None)
         while keeper.step():
             pass
 

@@ -2,20 +2,51 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import sqlite3
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from memory.online_store import MemoryOnlineStore
 from tidewheel.adapters.sqlite_store import SqliteOnlineStore
+from tidewheel.clock import DAY_US
 from tidewheel.errors import Unavailable
-from tidewheel.features.ports import Progress
+from tidewheel.features.declaration import StateView
+from tidewheel.features.keys import entity_keys
+from tidewheel.features.ports import Progress, StateRows
 
 AT_START = Progress(position=3, watermark_us=100, end=5, caught_up_at_us=0, heartbeat_us=7)
 LATER = Progress(position=5, watermark_us=200, end=5, caught_up_at_us=9, heartbeat_us=9)
+
+
+def state(name: str, project: str = "tiny") -> StateView:
+    return StateView(
+        state_id=hashlib.sha256(f"{project}.{name}".encode()).hexdigest()[:32], kind="windowed", project=project,
+        view=name, source="payments", topic="payments", keys=(("customer_id", "int64"),),
+        columns=(("amount", "float64"),),
+        filters=(), retention_us=DAY_US, published=(("n_1h", "int64"), ("amount_mean_1h", "float64")),
+        event_time="at", event_id="id",
+    )  # fmt: skip
+
+
+S, OTHER = state("s"), state("other")
+
+
+def key(number: int) -> bytes:
+    return entity_keys(S.keys, [np.array([number])])[0]
+
+
+def rows(position: int, **blobs: bytes) -> StateRows:
+    """Blobs of entities k1, k2, ... at one position."""
+    n = len(blobs)
+    return StateRows(
+        [key(int(name[1:])) for name in blobs], list(blobs.values()), np.full(n, position, dtype=np.int64),
+        np.full(n, 1_000_000, dtype=np.int64), np.tile([1.0, np.nan], (n, 1)),
+    )  # fmt: skip
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -25,84 +56,114 @@ def store(request, tmp_path):
     made.close()
 
 
+def read(store, wanted: StateView, *numbers: int) -> list[bytes | None]:
+    (found,) = store.read([(wanted, [key(number) for number in numbers])])
+    return found
+
+
 def test_nothing_is_known_of_a_state_that_was_never_written(store):
-    assert store.read([("s", b"a")]) == [None]
-    assert store.progress(["s"]) == {}
+    assert read(store, S, 1) == [None]
+    assert store.progress([S]) == {}
 
 
-def test_values_come_back_in_the_order_asked(store):
-    store.write("s", {b"a": b"1", b"b": b"2"}, AT_START)
-    store.write("other", {b"a": b"3"}, AT_START)
-    lookups = [("other", b"a"), ("s", b"b"), ("s", b"missing"), ("s", b"a"), ("s", b"b")]
-    assert store.read(lookups) == [b"3", b"2", None, b"1", b"2"]
+def test_blobs_come_back_in_the_order_asked(store):
+    store.write(S, 0, rows(1, k1=b"1", k2=b"2"), AT_START)
+    store.write(OTHER, 0, rows(1, k1=b"3"), AT_START)
+    wanted = [(OTHER, [key(1)]), (S, [key(2), key(9), key(1), key(2)])]
+    assert store.read(wanted) == [[b"3"], [b"2", None, b"1", b"2"]]
 
 
-def test_many_values_come_back_in_the_order_asked(store):
-    store.write("s", {b"%d" % n: b"s%d" % n for n in range(0, 1400, 2)}, AT_START)
-    store.write("other", {b"%d" % n: b"o%d" % n for n in range(0, 1400, 3)}, AT_START)
-    asked = [(state, n) for n in (*range(700), *range(1399, 3, -1)) for state in ("other", "s", "unknown")]
-    every = {"s": 2, "other": 3}
-    wanted = [
-        b"%s%d" % (state[0].encode(), n) if state in every and n % every[state] == 0 else None for state, n in asked
-    ]
-    assert store.read([(state, b"%d" % n) for state, n in asked]) == wanted
+def test_many_blobs_come_back_in_the_order_asked(store):
+    store.write(S, 0, rows(1, **{f"k{n}": b"s%d" % n for n in range(0, 1400, 2)}), AT_START)
+    asked = [*range(700), *range(1399, 3, -1)]
+    wanted = [b"s%d" % n if n % 2 == 0 else None for n in asked]
+    assert store.read([(S, [key(n) for n in asked])]) == [wanted]
 
 
-def test_a_write_replaces_items_and_progress_and_keeps_the_rest(store):
-    store.write("s", {b"a": b"1", b"b": b"2"}, AT_START)
-    store.write("s", {b"b": b"new"}, LATER)
-    assert store.read([("s", b"a"), ("s", b"b")]) == [b"1", b"new"]
-    assert store.progress(["s", "unknown"]) == {"s": LATER}
+def test_a_write_replaces_blobs_and_progress_and_keeps_the_rest(store):
+    store.write(S, 0, rows(3, k1=b"1", k2=b"2"), AT_START)
+    store.write(S, 0, rows(5, k2=b"new"), LATER)
+    assert read(store, S, 1, 2) == [b"1", b"new"]
+    assert store.progress([S, OTHER]) == {S.state_id: {0: LATER}}
 
 
-def test_a_heartbeat_is_a_write_without_items(store):
-    store.write("s", {}, LATER)
-    assert store.progress(["s"]) == {"s": LATER}
-    assert store.read([("s", b"a")]) == [None]
+def test_a_row_that_includes_less_than_what_is_stored_changes_nothing(store):
+    store.write(S, 0, rows(5, k1=b"newer"), LATER)
+    store.write(S, 0, rows(3, k1=b"older", k2=b"2"), AT_START)
+    assert read(store, S, 1, 2) == [b"newer", b"2"]
+    assert store.progress([S]) == {S.state_id: {0: LATER}}
+
+
+def test_a_row_at_the_position_that_is_stored_changes_nothing(store):
+    store.write(S, 0, rows(5, k1=b"first"), LATER)
+    store.write(S, 0, rows(5, k1=b"again"), LATER)
+    assert read(store, S, 1) == [b"first"]
+
+
+def test_partitions_have_progress_of_their_own(store):
+    store.write(S, 0, rows(3, k1=b"1"), AT_START)
+    store.write(S, 7, rows(5, k2=b"2"), LATER)
+    assert store.progress([S]) == {S.state_id: {0: AT_START, 7: LATER}}
+
+
+def test_a_heartbeat_is_a_write_without_rows(store):
+    store.write(S, 0, rows(1), LATER)
+    assert store.progress([S]) == {S.state_id: {0: LATER}}
+    assert read(store, S, 1) == [None]
 
 
 def test_a_state_seen_before_it_was_made_is_read_after(store):
-    assert store.read([("s", b"a")]) == [None]
-    store.write("s", {b"a": b"1"}, AT_START)
-    assert store.read([("s", b"a")]) == [b"1"]
+    assert read(store, S, 1) == [None]
+    store.write(S, 0, rows(1, k1=b"1"), AT_START)
+    assert read(store, S, 1) == [b"1"]
 
 
-def test_empty_and_binary_keys_and_values_are_kept(store):
-    store.write("s", {b"": b"\x00\xff", b"\x00": b""}, AT_START)
-    assert store.read([("s", b""), ("s", b"\x00")]) == [b"\x00\xff", b""]
+def test_binary_blobs_are_kept(store):
+    store.write(S, 0, rows(1, k1=b"\x00\xff", k2=b"\x00" * 300), AT_START)
+    assert read(store, S, 1, 2) == [b"\x00\xff", b"\x00" * 300]
 
 
-def test_a_failed_write_leaves_neither_items_nor_progress(store):
-    store.write("s", {b"a": b"1"}, AT_START)
+def test_a_failed_write_leaves_neither_rows_nor_progress(store):
+    store.write(S, 0, rows(1, k1=b"1"), AT_START)
     with pytest.raises((Unavailable, TypeError)):
-        store.write("s", {b"a": b"2", b"b": object()}, LATER)  # type: ignore[dict-item]
-    assert store.read([("s", b"a"), ("s", b"b")]) == [b"1", None]
-    assert store.progress(["s"]) == {"s": AT_START}
+        store.write(S, 0, rows(2, k1=b"2", k2=object()), LATER)  # type: ignore[arg-type]
+    assert read(store, S, 1, 2) == [b"1", None]
+    assert store.progress([S]) == {S.state_id: {0: AT_START}}
 
 
-def _write_many(path: Path, state: str, n: int) -> None:
+def test_states_that_nothing_needs_are_removed_and_other_projects_keep_theirs(store):
+    elsewhere = state("s", "another")
+    for one in (S, OTHER, elsewhere):
+        store.write(one, 0, rows(1, k1=b"1"), AT_START)
+    assert store.keep_only("tiny", [OTHER]) == [S.feast_view]
+    assert [read(store, one, 1) for one in (S, OTHER, elsewhere)] == [[None], [b"1"], [b"1"]]
+    assert S.state_id not in store.progress([S, OTHER, elsewhere])
+    assert store.keep_only("tiny", [OTHER]) == []
+
+
+def _write_many(path: Path, name: str, n: int) -> None:
     store = SqliteOnlineStore(path)
     for i in range(n):
-        store.write(state, {b"k": str(i).encode()}, Progress(i, 0, n, 0, 0))
+        store.write(state(name), 0, rows(i + 1, k1=str(i).encode()), Progress(i, 0, n, 0, 0))
     store.close()
 
 
 def test_sqlite_is_shared_by_processes(tmp_path):
     path = tmp_path / "online.db"
     context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_write_many, args=(path, state, 200)) for state in ("x", "y")]
+    writers = [context.Process(target=_write_many, args=(path, name, 200)) for name in ("x", "y")]
     for writer in writers:
         writer.start()
     store = SqliteOnlineStore(path)
     pairs = []
     while any(writer.is_alive() for writer in writers):
-        (value,) = store.read([("x", b"k")])
+        (value,) = read(store, state("x"), 1)
         pairs.append(int(value) if value else -1)
     for writer in writers:
         writer.join()
     assert [writer.exitcode for writer in writers] == [0, 0]
     assert pairs == sorted(pairs)
-    assert store.read([("x", b"k"), ("y", b"k")]) == [b"199", b"199"]
+    assert store.read([(state("x"), [key(1)]), (state("y"), [key(1)])]) == [[b"199"], [b"199"]]
     store.close()
 
 
@@ -118,7 +179,7 @@ def test_a_new_sqlite_file_that_another_process_is_making_is_waited_for(tmp_path
     other.execute("COMMIT")
     opening.join(5)
     (store,) = opened
-    assert store.progress(["x"]) == {}
+    assert store.progress([state("x")]) == {}
     store.close()
     other.close()
 

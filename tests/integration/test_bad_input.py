@@ -245,7 +245,7 @@ def test_a_mended_event_file_passes_by_the_same_command(project: Path, tmp_path:
     told(*command)
     parquet(path, payments())
     works(*command)
-    assert FileEventLog(LocalHome.of(project).event_log).end("payments") == 50
+    assert FileEventLog(LocalHome.of(project).event_log).end("payments", 0) == 50
 
 
 @pytest.mark.parametrize(
@@ -502,7 +502,7 @@ def test_a_damaged_online_store_is_named_and_is_filled_again_from_the_log(projec
     error = told(*command)
     assert f"{home.online_db}: the online store is damaged (file is not a database)" in error
     assert "run 'tidewheel down', remove the file, and 'tidewheel up' fills it again" in error
-    assert FileEventLog(home.event_log).end("payments") == 50  # the events themselves are safe
+    assert FileEventLog(home.event_log).end("payments", 0) == 50  # the events themselves are safe
     home.online_db.unlink()
     with stream_worker(home):
         works(*command)
@@ -554,7 +554,7 @@ def test_ingest_onto_a_full_disk_sends_nothing_and_passes_with_room(
     assert contents(small_disk) == before
     filler.unlink()
     works("ingest", project, "--source", f"payments={path}")
-    assert FileEventLog(LocalHome.of(project).event_log).end("payments") == 5000
+    assert FileEventLog(LocalHome.of(project).event_log).end("payments", 0) == 5000
 
 
 def test_features_onto_a_full_disk_leave_the_old_output_and_pass_with_room(
@@ -647,7 +647,7 @@ def test_a_worker_killed_during_ingest_comes_back_and_finishes(live: Path, tmp_p
     ]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as ingest:
         log = FileEventLog(LocalHome.of(live).event_log)
-        until(lambda: log.end("labels") == N_EVENTS)
+        until(lambda: log.end("labels", 0) == N_EVENTS)
         os.kill(worker, signal.SIGKILL)
         _, error = ingest.communicate(timeout=60)
     assert (ingest.returncode, error) == (0, "")

@@ -31,6 +31,7 @@ from tidewheel.clock import SystemClock
 from tidewheel.deployment.document import DeploymentDocument, Variant
 from tidewheel.deployment.status import ServerStatus
 from tidewheel.features.load import load_features
+from tidewheel.features.stream import no_rows
 from tidewheel.serving.client import LoadResult, OpenLoop
 from tidewheel.spec.load import load_project
 
@@ -138,7 +139,7 @@ def rig(tmp_path: Path, bundles: tuple[Path, dict[str, str]]) -> Iterator[Rig]:
     for digest in bundles[1].values():
         folder = home.bundles / digest
         for state in load_features(folder, load_project(folder)).states:
-            store.write(state.state_id, {}, caught_up(SystemClock().now_us() + 3_600_000_000))
+            store.write(state, 0, no_rows(state), caught_up(SystemClock().now_us() + 3_600_000_000))
     store.close()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

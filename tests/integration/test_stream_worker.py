@@ -101,9 +101,9 @@ def events() -> dict[str, pa.Table]:
 def states_of(home: LocalHome, code: Path) -> dict[str, int]:
     features = load_features(code, load_project(code))
     store = SqliteOnlineStore(home.online_db)
-    told = store.progress([state.state_id for state in features.states])
+    told = store.progress(features.states)
     store.close()
-    return {state_id: progress.position for state_id, progress in told.items()}
+    return {state_id: partitions[0].position for state_id, partitions in told.items()}
 
 
 def n_started(home: LocalHome) -> int:
@@ -114,8 +114,8 @@ def caught_up(home: LocalHome, code: Path) -> bool:
     log, project = FileEventLog(home.event_log), load_project(code)
     features = load_features(code, project)
     positions = states_of(home, code)
-    return all(positions.get(state.state_id) == log.end(state.topic) for state in features.states) and all(
-        lake_end(folder) == log.end(name) for name, folder in source_paths(home.lake, project).items()
+    return all(positions.get(state.state_id) == log.end(state.topic, 0) for state in features.states) and all(
+        lake_end(folder) == log.end(name, 0) for name, folder in source_paths(home.lake, project).items()
     )
 
 
@@ -211,15 +211,15 @@ def test_an_idle_worker_says_every_second_that_it_is_alive(tmp_path):
     features = load_features(code, load_project(code))
     with worker(home) as process:
         store = SqliteOnlineStore(home.online_db)
-        ids = [state.state_id for state in features.states]
-        wait_for(lambda: len(store.progress(ids)) == len(ids), "the first heartbeat")
-        before = store.progress(ids)
+        states = features.states
+        wait_for(lambda: len(store.progress(states)) == len(states), "the first heartbeat")
+        before = store.progress(states)
         time.sleep(1.2)
-        after = store.progress(ids)
+        after = store.progress(states)
         reader = FeatureReader(features, store)
-        assert all(after[one].heartbeat_us > before[one].heartbeat_us for one in ids)
+        assert all(after[one][0].heartbeat_us > before[one][0].heartbeat_us for one in after)
         assert reader.caught_up()
-        now_us = max(progress.heartbeat_us for progress in after.values())
+        now_us = max(progress[0].heartbeat_us for progress in after.values())
         assert (reader.stale_views(now_us), reader.stale_views(now_us + 10_000_000)) == ((), ("card",))
         process.terminate()
         assert process.wait(timeout=10) == 0

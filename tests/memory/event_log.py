@@ -1,10 +1,13 @@
-"""The event log in a list of tables: the twin that unit tests use."""
+"""The event log in a list of tables: the twin that unit tests use. One partition, like the log in files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
+
+from tidewheel.features.ports import LogBatch
 
 
 class MemoryEventLog:
@@ -13,19 +16,26 @@ class MemoryEventLog:
     def __init__(self) -> None:
         self.topics: dict[str, list[pa.Table]] = {}
 
-    def append(self, topic: str, events: pa.Table) -> tuple[int, int]:
-        first = self.end(topic)
+    def append(self, topic: str, events: pa.Table) -> None:
         if events.num_rows:
             self.topics.setdefault(topic, []).append(events)
-        return first, first + events.num_rows
+
+    def partitions(self, topic: str) -> int:
+        return 1
+
+    def begin(self, topic: str, partition: int) -> int:
+        return 0
+
+    def end(self, topic: str, partition: int) -> int:
+        return sum(table.num_rows for table in self.topics.get(topic, []))
 
     def read(
-        self, topic: str, offset: int, max_rows: int, columns: Sequence[str] | None = None
-    ) -> tuple[int, pa.Table]:
-        if offset >= self.end(topic):
-            return offset, pa.table({})
+        self, topic: str, partition: int, offset: int, max_rows: int, columns: Sequence[str] | None = None
+    ) -> LogBatch:
+        if offset >= self.end(topic, partition):
+            return LogBatch(np.zeros(0, dtype=np.int64), offset, pa.table({}))
         table = pa.concat_tables(self.topics[topic], promote_options="default").slice(offset, max_rows)
-        return offset, table if columns is None else table.select([c for c in columns if c in table.column_names])
-
-    def end(self, topic: str) -> int:
-        return sum(table.num_rows for table in self.topics.get(topic, []))
+        offsets = np.arange(offset, offset + table.num_rows)
+        if columns is not None:
+            table = table.select([column for column in columns if column in table.column_names])
+        return LogBatch(offsets, offset + len(offsets), table)

@@ -15,31 +15,32 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from tidewheel.errors import naming
-from tidewheel.features.ports import UnreadableEvents
+from tidewheel.features.ports import LogBatch, UnreadableEvents
 
 _ROWS = b"tidewheel.rows"
 _BATCH_ROWS = 65_536
 
 
 class FileEventLog:
-    """Safe for many processes. An instance caches which files there are; files are never removed."""
+    """Safe for many processes; one partition. An instance caches which files there are; files are never removed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._known: dict[str, list[tuple[int, int]]] = {}  # topic -> (first offset, next offset) of its files
         self._lock = threading.Lock()
 
-    def append(self, topic: str, events: pa.Table) -> tuple[int, int]:
+    def append(self, topic: str, events: pa.Table) -> None:
         """Durable when it returns. No rows: nothing happens."""
         folder = self._folder / topic
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder / ".lock"):
-            first = self.end(topic)
+            first = self._end(topic)
             if not events.num_rows:
-                return first, first
+                return
             metadata = {**(events.schema.metadata or {}), _ROWS: str(events.num_rows).encode()}
             table = events.replace_schema_metadata(metadata)
             path = self._path(topic, first)
@@ -54,13 +55,21 @@ class FileEventLog:
             finally:
                 temporary.unlink(missing_ok=True)
             _sync_folder(folder)
-            return first, first + events.num_rows
+
+    def partitions(self, topic: str) -> int:
+        return 1
+
+    def begin(self, topic: str, partition: int) -> int:
+        return 0
+
+    def end(self, topic: str, partition: int) -> int:
+        return self._end(topic)
 
     def read(
-        self, topic: str, offset: int, max_rows: int, columns: Sequence[str] | None = None
-    ) -> tuple[int, pa.Table]:
+        self, topic: str, partition: int, offset: int, max_rows: int, columns: Sequence[str] | None = None
+    ) -> LogBatch:
         """Up to ``max_rows`` rows from ``offset``; fewer where the next file cannot be read."""
-        self.end(topic)
+        self._end(topic)
         pieces: list[pa.Table] = []
         wanted = max_rows
         for first, following in self._files_from(topic, offset):
@@ -77,11 +86,14 @@ class FileEventLog:
                 raise
             pieces.append(table)
             wanted -= n
+        n_read = max_rows - wanted
+        offsets = np.arange(offset, offset + n_read, dtype=np.int64)
         if not pieces:
-            return offset, pa.table({})
-        return offset, pieces[0] if len(pieces) == 1 else pa.concat_tables(pieces, promote_options="default")
+            return LogBatch(offsets, offset, pa.table({}))
+        events = pieces[0] if len(pieces) == 1 else pa.concat_tables(pieces, promote_options="default")
+        return LogBatch(offsets, offset + n_read, events)
 
-    def end(self, topic: str) -> int:
+    def _end(self, topic: str) -> int:
         with self._lock:
             files = self._known.setdefault(topic, [])
             if not files and (self._folder / topic).is_dir():

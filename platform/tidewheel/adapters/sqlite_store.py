@@ -9,31 +9,41 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from tidewheel.errors import Unavailable
-from tidewheel.features.ports import Progress
+from tidewheel.features.declaration import StateView
+from tidewheel.features.ports import Progress, StateRows, Wanted
 
 BUSY_TIMEOUT_S = 10.0
 FEW_LOOKUPS, MAX_KEYS = 9, 512
 
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS states (number INTEGER PRIMARY KEY, state_id TEXT NOT NULL UNIQUE, "
+    "project TEXT NOT NULL, feast_view TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS progress (state INTEGER NOT NULL, partition INTEGER NOT NULL, "
     "position INTEGER NOT NULL, watermark_us INTEGER NOT NULL, end INTEGER NOT NULL, "
-    "caught_up_at_us INTEGER NOT NULL, heartbeat_us INTEGER NOT NULL)",
+    "caught_up_at_us INTEGER NOT NULL, heartbeat_us INTEGER NOT NULL, UNIQUE (state, partition))",
     "CREATE TABLE IF NOT EXISTS items (state INTEGER NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL, "
-    "UNIQUE (state, key))",
+    "position INTEGER NOT NULL, UNIQUE (state, key))",
 )
 _READ = "SELECT value FROM items WHERE state = ? AND key = ?"
 _READ_MANY = "SELECT key, value FROM items WHERE state = ? AND key IN"
-_WRITE = "INSERT INTO items VALUES (?, ?, ?) ON CONFLICT (state, key) DO UPDATE SET value = excluded.value"
+_WRITE = (
+    "INSERT INTO items VALUES (?, ?, ?, ?) ON CONFLICT (state, key) DO UPDATE SET value = excluded.value, "
+    "position = excluded.position WHERE excluded.position > items.position"
+)
+_STATE = (
+    "INSERT INTO states (state_id, project, feast_view) VALUES (?, ?, ?) "
+    "ON CONFLICT (state_id) DO UPDATE SET project = excluded.project RETURNING number"
+)
 _PROGRESS = (
-    "INSERT INTO states (state_id, position, watermark_us, end, caught_up_at_us, heartbeat_us) "
-    "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (state_id) DO UPDATE SET position = excluded.position, "
-    "watermark_us = excluded.watermark_us, end = excluded.end, caught_up_at_us = excluded.caught_up_at_us, "
-    "heartbeat_us = excluded.heartbeat_us RETURNING number"
+    "INSERT INTO progress VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (state, partition) DO UPDATE SET "
+    "position = excluded.position, watermark_us = excluded.watermark_us, end = excluded.end, "
+    "caught_up_at_us = excluded.caught_up_at_us, heartbeat_us = excluded.heartbeat_us "
+    "WHERE excluded.position >= progress.position"
 )
 
 
@@ -49,59 +59,72 @@ class SqliteOnlineStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._connection()
 
-    def read(self, lookups: Sequence[tuple[str, bytes]]) -> list[bytes | None]:
+    def read(self, wanted: Wanted) -> list[list[bytes | None]]:
         with self._translated():
             connection = self._connection()
-            if len(lookups) > FEW_LOOKUPS:
-                return self._read_many(connection, lookups)
-            values: list[bytes | None] = []
-            for state_id, key in lookups:
-                row = connection.execute(_READ, (self._number(connection, state_id), key)).fetchone()
-                values.append(row[0] if row is not None else None)
-            return values
+            return [self._read(connection, state, keys) for state, keys in wanted]
 
-    def _read_many(self, connection: sqlite3.Connection, lookups: Sequence[tuple[str, bytes]]) -> list[bytes | None]:
-        """By one statement per state and MAX_KEYS keys: every statement lets other threads take the interpreter."""
-        keys: dict[str, list[bytes]] = {}
-        for state_id, key in lookups:
-            keys.setdefault(state_id, []).append(key)
-        found: dict[str, dict[bytes, bytes]] = {}
-        for state_id, wanted in keys.items():
-            number, mine = self._number(connection, state_id), found.setdefault(state_id, {})
-            for start in range(0, len(wanted), MAX_KEYS):
-                some = wanted[start : start + MAX_KEYS]
-                # A power of two, filled up with null, which equals no key: few statements, so that all stay prepared.
-                some += [None] * ((1 << (len(some) - 1).bit_length()) - len(some))  # type: ignore[list-item]
-                marks = ", ".join("?" * len(some))
-                mine.update(connection.execute(f"{_READ_MANY} ({marks})", (number, *some)))
-        return [found[state_id].get(key) for state_id, key in lookups]
+    def _read(self, connection: sqlite3.Connection, state: StateView, keys: Sequence[bytes]) -> list[bytes | None]:
+        """By one statement per MAX_KEYS keys: every statement lets other threads take the interpreter."""
+        number = self._number(connection, state.state_id)
+        if len(keys) <= FEW_LOOKUPS:
+            rows = [connection.execute(_READ, (number, key)).fetchone() for key in keys]
+            return [row[0] if row is not None else None for row in rows]
+        found: dict[bytes, bytes] = {}
+        for start in range(0, len(keys), MAX_KEYS):
+            some: list[bytes | None] = list(keys[start : start + MAX_KEYS])
+            # A power of two, filled up with null, which equals no key: few statements, so that all stay prepared.
+            some += [None] * ((1 << (len(some) - 1).bit_length()) - len(some))
+            marks = ", ".join("?" * len(some))
+            found.update(connection.execute(f"{_READ_MANY} ({marks})", (number, *some)))
+        return [found.get(key) for key in keys]
 
-    def write(self, state_id: str, items: Mapping[bytes, bytes], progress: Progress) -> None:
+    def write(self, state: StateView, partition: int, rows: StateRows, progress: Progress) -> None:
         with self._translated():
             connection = self._connection()
             connection.execute("BEGIN IMMEDIATE")
             try:
+                (number,) = connection.execute(_STATE, (state.state_id, state.project, state.feast_view)).fetchone()
+                items = zip(rows.keys, rows.blobs, rows.positions.tolist(), strict=True)
+                connection.executemany(_WRITE, ((number, *item) for item in items))
                 facts = (
-                    state_id, progress.position, progress.watermark_us, progress.end,
+                    number, partition, progress.position, progress.watermark_us, progress.end,
                     progress.caught_up_at_us, progress.heartbeat_us,
                 )  # fmt: skip
-                (number,) = connection.execute(_PROGRESS, facts).fetchone()
-                if items:
-                    connection.executemany(_WRITE, ((number, key, value) for key, value in items.items()))
+                connection.execute(_PROGRESS, facts)
                 connection.execute("COMMIT")
             except BaseException:
                 connection.execute("ROLLBACK")
                 raise
 
-    def progress(self, state_ids: Sequence[str]) -> dict[str, Progress]:
+    def progress(self, states: Sequence[StateView]) -> dict[str, dict[int, Progress]]:
         with self._translated():
-            marks = ", ".join("?" for _ in state_ids)
+            marks = ", ".join("?" for _ in states)
             rows = self._connection().execute(
-                "SELECT state_id, position, watermark_us, end, caught_up_at_us, heartbeat_us FROM states "
-                f"WHERE state_id IN ({marks})",
-                list(state_ids),
+                "SELECT state_id, partition, position, watermark_us, end, caught_up_at_us, heartbeat_us "
+                f"FROM states JOIN progress ON state = number WHERE state_id IN ({marks})",
+                [state.state_id for state in states],
             )
-            return {state_id: Progress(*facts) for state_id, *facts in rows}
+            told: dict[str, dict[int, Progress]] = {}
+            for state_id, partition, *facts in rows:
+                told.setdefault(state_id, {})[partition] = Progress(*facts)
+            return told
+
+    def keep_only(self, project: str, states: Sequence[StateView]) -> list[str]:
+        kept = {state.state_id for state in states}
+        with self._translated():
+            connection = self._connection()
+            rows = connection.execute(
+                "SELECT number, state_id, feast_view FROM states WHERE project = ?", (project,)
+            ).fetchall()
+            gone = [(number, state_id, name) for number, state_id, name in rows if state_id not in kept]
+            for number, state_id, _ in gone:
+                connection.execute("BEGIN IMMEDIATE")
+                for table, column in (("items", "state"), ("progress", "state"), ("states", "number")):
+                    connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (number,))
+                connection.execute("COMMIT")
+                self._numbers.pop(state_id, None)
+            return sorted(name for _, _, name in gone)
 
     def close(self) -> None:
         with self._lock:

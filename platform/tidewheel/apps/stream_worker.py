@@ -25,7 +25,7 @@ from tidewheel.adapters.sqlite_store import SqliteOnlineStore
 from tidewheel.bundle.manifest import verify
 from tidewheel.clock import SECOND_US, Clock, SystemClock, utc_text
 from tidewheel.errors import TidewheelError, Unavailable
-from tidewheel.features.declaration import StateView
+from tidewheel.features.declaration import BatchView, RequestView, WindowedView
 from tidewheel.features.lake import source_paths
 from tidewheel.features.load import load_features
 from tidewheel.features.ports import EventLog, OnlineStore
@@ -38,6 +38,8 @@ POLL_S = 0.02
 RETRY_S = 0.5
 REFRESH_US = SECOND_US // 2
 REPORT_US = 10 * SECOND_US
+
+StatefulView = WindowedView | BatchView
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class StreamWorker:
         self._home, self._log, self._store, self._clock = home, log, store, clock
         self._states: dict[str, StateKeeper] = {}
         self._lakes: dict[str, LakeKeeper] = {}
-        self._loaded: dict[Path, tuple[ModelProject, tuple[StateView, ...]]] = {}
+        self._loaded: dict[Path, tuple[ModelProject, tuple[StatefulView, ...]]] = {}
         self._lakes_of: list[Path] = []
         self._refused: set[Path] = set()
         self._refreshed_at_us: int | None = None
@@ -107,13 +109,13 @@ class StreamWorker:
 
     def _refresh(self) -> None:
         """Keepers for the code that is wanted now; a folder that cannot be loaded is told once and left out."""
-        views: dict[str, StateView] = {}
+        views: dict[str, StatefulView] = {}
         applied: list[Path] = []
         for wanted in wanted_code(self._home):
             if wanted.folder not in self._loaded and wanted.folder not in self._refused:
                 self._load(wanted)
             if wanted.folder in self._loaded:
-                views.update({view.state_id: view for view in self._loaded[wanted.folder][1]})
+                views.update({view.state.state_id: view for view in self._loaded[wanted.folder][1]})
                 if wanted.applied:
                     applied.append(wanted.folder)
         if applied != self._lakes_of:
@@ -124,16 +126,18 @@ class StreamWorker:
             del self._states[state_id]
         for state_id, view in views.items():
             if state_id not in self._states:
-                keeper = StateKeeper(view, self._log, self._store, self._clock, self._tell)
+                keeper = StateKeeper(view, 0, self._log, self._store, self._clock, self._tell)
                 self._states[state_id] = keeper
-                log_line(self._clock, "state_kept", state=state_id, source=view.source, by=view.entity_key,
-                         position=keeper.progress.position, end=self._log.end(view.topic))  # fmt: skip
+                log_line(self._clock, "state_kept", state=state_id, view=view.name, source=view.source,
+                         by=",".join(view.keys), position=keeper.progress.position,
+                         end=self._log.end(view.state.topic, 0))  # fmt: skip
 
     def _load(self, wanted: Wanted) -> None:
         try:
             verify(wanted.folder, wanted.digest)
             project = load_project(wanted.folder)
-            self._loaded[wanted.folder] = (project, load_features(wanted.folder, project).states)
+            views = load_features(wanted.folder, project).views
+            self._loaded[wanted.folder] = (project, tuple(v for v in views if not isinstance(v, RequestView)))
         except TidewheelError as error:
             self._refused.add(wanted.folder)
             log_line(self._clock, "code_refused", folder=str(wanted.folder), reason=str(error))

@@ -13,42 +13,59 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tidewheel.features.declaration import StateView
-from tidewheel.features.kernel import KeyedEvents, make_records
-from tidewheel.features.keys import key_bytes
+from tidewheel.features.kernel import COLUMNS, KeyedEvents, make_records
+from tidewheel.features.keys import entity_keys
 from tidewheel.features.rows import column_array
 
 
 def state_columns(state: StateView) -> tuple[str, ...]:
     """Columns of the source that a state is made from."""
-    names = [state.entity_key, state.event_time, *(column for column, _ in state.columns)]
+    names = [*(column for column, _ in state.keys), state.event_time, *(column for column, _ in state.columns)]
     names += [column for one in state.filters for column, _ in one]
     if state.kind == "windowed" and state.event_id is not None:
         names.append(state.event_id)
     return tuple(dict.fromkeys(names))
 
 
-def keyed_events(state: StateView, events: pa.Table) -> KeyedEvents:
-    """Events of one state, in their order; an event without this entity's key is not about it and drops out."""
-    if state.entity_key not in events.column_names:
-        return KeyedEvents([], np.zeros(0, dtype=np.int64), np.zeros((0, 3 + len(state.columns)), dtype=np.int64))
-    key = events.column(state.entity_key)
-    if key.null_count:
-        events = events.filter(pc.is_valid(key))
-        key = events.column(state.entity_key)
+def keyed_events(state: StateView, events: pa.Table, offsets: NDArray[np.int64]) -> KeyedEvents:
+    """Events of one state, in their order; an event without this entity's whole key is not about it and drops out."""
+    key_columns = [column for column, _ in state.keys]
+    if any(column not in events.column_names for column in key_columns):
+        nothing = np.zeros(0, dtype=np.int64)
+        return KeyedEvents([], nothing, np.zeros((0, COLUMNS + len(state.columns)), dtype=np.int64), nothing)
+    about = np.ones(events.num_rows, dtype=bool)
+    for column in key_columns:
+        if events.column(column).null_count:
+            about &= np.asarray(pc.is_valid(events.column(column)), dtype=bool)
+    if not about.all():
+        events, offsets = events.filter(pa.array(about)), offsets[about]
     for needed in (state.event_time, state.event_id if state.kind == "windowed" else None):
         if needed is not None and events.column(needed).null_count:
             raise ValueError(f"{needed} is missing")
-    encoded = key.combine_chunks().dictionary_encode() if len(key) else pa.array([], key.type).dictionary_encode()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.combine_chunks()
-    keys = key_bytes(np.array(encoded.dictionary.to_pylist(), dtype=object if state.key_type == "string" else np.int64),
-                     state.key_type)  # fmt: skip
-    codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    keys, codes = _entities(state, events)
     names = [column for column, _ in state.columns] + [column for one in state.filters for column, _ in one]
     columns = {name: column_array(events.column(name)) for name in dict.fromkeys(names)}
     times_us = events.column(state.event_time).cast(pa.int64()).to_numpy()
     ids = text_array(events.column(state.event_id)) if state.kind == "windowed" and state.event_id else None
-    return KeyedEvents(keys, codes, make_records(state, times_us, ids, columns))
+    return KeyedEvents(keys, codes, make_records(state, times_us, ids, columns), offsets)
+
+
+def _entities(state: StateView, events: pa.Table) -> tuple[list[bytes], NDArray[np.int64]]:
+    """Different keys, and which of them each event has."""
+    codes = np.zeros(events.num_rows, dtype=np.int64)
+    columns: list[NDArray[Any]] = []
+    for column, kind in state.keys:
+        values = events.column(column)
+        encoded = pa.concat_arrays([*values.chunks, pa.array([], values.type)]).dictionary_encode()
+        mine = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+        distinct = np.array(encoded.dictionary.to_pylist(), dtype=object if kind == "string" else np.int64)
+        if not columns:
+            codes, columns = mine, [distinct]
+            continue
+        pairs, codes = np.unique(codes * max(len(distinct), 1) + mine, return_inverse=True)
+        before, this = np.divmod(pairs, max(len(distinct), 1))
+        columns = [*(one[before] for one in columns), distinct[this]]
+    return entity_keys(state.keys, columns), codes.astype(np.int64)
 
 
 def text_array(column: pa.ChunkedArray) -> NDArray[Any]:

@@ -24,7 +24,7 @@ def _explained(view: Any) -> dict[str, Any]:
     if isinstance(view, WindowedView):
         cost = f"one lookup, then the entity's events in {duration_text(max(view.windows_us))}"
     return facts | {
-        "reads": f"{view.source} by {view.entity_key}",
+        "reads": f"{view.source} by {', '.join(view.keys)}",
         "state_columns": ["time", "id", "filters", *(column for column, _ in view.state.columns)],
         "filters": [dict(one) for one in view.state.filters],
         "bytes_per_event": view.state.record_bytes,

@@ -1,9 +1,12 @@
 """The stream kernel: a micro-batch of events into the states of many entities at once. NumPy only.
 
-A state is one bytes value: records of little-endian 64-bit fields, sorted by time and then id, none twice.
+A state is one bytes value of little-endian 64-bit fields: a header, then records sorted by time and then id, none
+twice.
 
+    position | dropped_us | n_raw | 0
     time (int64 us) | event id hash (uint64) | filter bits (uint64) | one float64 per column, NaN for null
 
+``position``: every event of the entity whose offset is smaller is in the state, and is skipped when it comes again.
 It holds the events of the entity's newest ``retention_us``, counted from its own newest event, so it depends on
 the events that came and not on how they were cut into batches or in which order they came; of one event id
 (windowed) the first arrival stays, of one time (batch rows) the last.
@@ -25,6 +28,7 @@ from tidewheel.features.keys import hashed_ids
 Records = NDArray[np.int64]
 
 TIME, ID, BITS, COLUMNS = 0, 1, 2, 3  # positions of the fields in a record
+POSITION, DROPPED, RAW, HEADER = 0, 1, 2, 4  # positions in the header, and its length
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class KeyedEvents:
     keys: list[bytes]
     codes: NDArray[np.int64]
     records: Records  # int64 [n, 3 + n_columns]
+    offsets: NDArray[np.int64]  # [n], where each stands in its partition of the log
 
 
 def filter_bits(filters: Sequence[Filter], columns: Mapping[str, NDArray[Any]], n: int) -> NDArray[np.uint64]:
@@ -68,18 +73,40 @@ def make_records(
 
 def parsed(blobs: Sequence[bytes | None], width: int) -> tuple[Records, NDArray[np.int64]]:
     """Records of many states on end, and how many each has."""
-    size = 8 * width
-    counts = np.array([len(blob) // size if blob else 0 for blob in blobs], dtype=np.int64)
-    joined = b"".join([blob for blob in blobs if blob])
+    if len(blobs) == 1:
+        blob = blobs[0]
+        records = np.frombuffer(blob or b"", dtype="<i8")[HEADER if blob else 0 :].reshape(-1, width)
+        return records, np.array([len(records)], dtype=np.int64)
+    size, start = 8 * width, 8 * HEADER
+    counts = np.array([(len(blob) - start) // size if blob else 0 for blob in blobs], dtype=np.int64)
+    joined = b"".join([memoryview(blob)[start:] for blob in blobs if blob])
     return np.frombuffer(joined, dtype="<i8").reshape(-1, width), counts
 
 
-def merged_states(state: StateView, old: Sequence[bytes | None], new: KeyedEvents, slack_us: int = 0) -> list[bytes]:
+def positions(blobs: Sequence[bytes | None]) -> NDArray[np.int64]:
+    """int64 [n]: the position each state includes, 0 where there is none."""
+    return np.array([int.from_bytes(blob[:8], "little") if blob else 0 for blob in blobs], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class MergedStates:
+    """New states, parallel to the entities that were given."""
+
+    blobs: list[bytes]
+    positions: NDArray[np.int64]
+    newest_us: NDArray[np.int64]
+
+
+def merged_states(state: StateView, old: Sequence[bytes | None], new: KeyedEvents, slack_us: int = 0) -> MergedStates:
     """New state per entity of ``new.keys``; ``old`` runs parallel to the keys. ``slack_us`` is kept on top."""
     width = COLUMNS + len(state.columns)
     kept, counts = parsed(old, width)
-    entities = np.concatenate([np.repeat(np.arange(len(old)), counts), new.codes])
-    records = np.concatenate([kept, new.records])
+    known = positions(old)
+    fresh = new.offsets >= known[new.codes]
+    reached = known.copy()
+    np.maximum.at(reached, new.codes, new.offsets + 1)
+    entities = np.concatenate([np.repeat(np.arange(len(old)), counts), new.codes[fresh]])
+    records = np.concatenate([kept, new.records[fresh]])
     if state.kind == "windowed":
         records, entities = _first_arrivals(records, entities)
     else:
@@ -94,7 +121,15 @@ def merged_states(state: StateView, old: Sequence[bytes | None], new: KeyedEvent
         ends = np.searchsorted(entities, np.arange(len(old)), side="right")
     data = records.astype("<i8", copy=False).tobytes()
     bounds = [0, *(ends * (8 * width)).tolist()]
-    return [data[start:stop] for start, stop in itertools.pairwise(bounds)]
+    headers = np.zeros((len(old), HEADER), dtype="<i8")
+    headers[:, POSITION] = reached
+    headers[:, RAW] = np.diff(ends, prepend=0)
+    heads = headers.tobytes()
+    blobs = [
+        heads[number * 8 * HEADER : (number + 1) * 8 * HEADER] + data[start:stop]
+        for number, (start, stop) in enumerate(itertools.pairwise(bounds))
+    ]
+    return MergedStates(blobs, reached, newest)
 
 
 def _first_arrivals(records: Records, entities: NDArray[np.int64]) -> tuple[Records, NDArray[np.int64]]:

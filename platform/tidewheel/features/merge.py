@@ -80,6 +80,14 @@ class OwnEvents:
     known_id: Bools  # False where the request has no event id: its event is then in no state
 
 
+def published_values(view: WindowedView | BatchView, blobs: Sequence[bytes], newest_us: Ints) -> Floats:
+    """float64 [n, k]: the view's features of n entities as of their newest events, which count as any other."""
+    each = np.arange(len(blobs), dtype=np.int64)
+    if isinstance(view, BatchView):
+        return batch_values(view, blobs, each, newest_us)
+    return windowed_values(view, blobs, each, newest_us, None)
+
+
 def windowed_values(
     view: WindowedView, blobs: Sequence[bytes | None], entity_of: Ints, t_us: Ints, own: OwnEvents | None
 ) -> Floats:

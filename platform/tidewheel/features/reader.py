@@ -17,7 +17,7 @@ from tidewheel.errors import InputError
 from tidewheel.features.declaration import BatchView, FeatureSet, RequestView, StateView, WindowedView
 from tidewheel.features.functions import run_function
 from tidewheel.features.kernel import make_records
-from tidewheel.features.keys import key_bytes
+from tidewheel.features.keys import entity_keys
 from tidewheel.features.merge import OwnEvents, batch_values, windowed_values
 from tidewheel.features.ports import OnlineStore
 
@@ -50,7 +50,7 @@ class FeatureReader:
         self._place_of = places
         self._defaults = np.array([np.nan if default is None else default for default in features.defaults])
         self._states: dict[str, StateView] = {state.state_id: state for state in features.states}
-        self._key_types = {key: features.request.keys[key] for key in features.key_columns}
+        self._key_sets = tuple(dict.fromkeys(state.keys for state in features.states))
 
     def read(self, columns: Arrays, t_us: NDArray[np.int64]) -> FeatureRows:
         """Features of n requests at their times.
@@ -62,18 +62,13 @@ class FeatureReader:
         """
         n = len(t_us)
         request = self._features.request
-        entities = {key: self._entities(columns, key, kind, n) for key, kind in self._key_types.items()}
-        lookups = [(state_id, key) for state_id, state in self._states.items() for key in entities[state.entity_key][0]]
-        found = self._store.read(lookups) if lookups else []
-        blobs: dict[str, list[bytes | None]] = {}
-        at = 0
-        for state_id, state in self._states.items():
-            size = len(entities[state.entity_key][0])
-            blobs[state_id] = found[at : at + size]
-            at += size
+        entities = {keys: _entities(columns, keys, n) for keys in self._key_sets}
+        wanted = [(state, entities[state.keys][0]) for state in self._states.values()]
+        found = self._store.read(wanted) if wanted else []
+        blobs = dict(zip(self._states, found, strict=True))
         values = np.full((n, len(self._features.names)), np.nan)
         for view in self._views:
-            _, entity_of = entities[view.entity_key]
+            _, entity_of = entities[view.state.keys]
             mine = blobs[view.state.state_id]
             if isinstance(view, BatchView):
                 got = batch_values(view, mine, entity_of, t_us)
@@ -93,41 +88,27 @@ class FeatureReader:
 
     def stale_views(self, now_us: int) -> tuple[str, ...]:
         """Views whose source lags by more than their freshness; a caught-up source is fresh however quiet it is."""
-        told = self._store.progress(list(self._states))
+        told = self._store.progress(list(self._states.values()))
         stale = []
         for view in self._views:
-            progress = told.get(view.state.state_id)
+            partitions = told.get(view.state.state_id, {}).values()
             if view.freshness_us is not None and (
-                progress is None or now_us - progress.caught_up_at_us > view.freshness_us
+                not partitions or now_us - min(one.caught_up_at_us for one in partitions) > view.freshness_us
             ):
                 stale.append(view.name)
         return tuple(stale)
 
     def caught_up(self) -> bool:
         """Whether every state exists and has taken in its source's history, as of the worker's last word."""
-        told = self._store.progress(list(self._states))
+        told = self._store.progress(list(self._states.values()))
         return all(
-            (progress := told.get(state_id)) is not None
-            and (
-                progress.position >= progress.end
-                or progress.caught_up_at_us >= progress.heartbeat_us - CAUGHT_UP_WITHIN_US
+            (partitions := told.get(state_id)) is not None
+            and all(
+                one.position >= one.end or one.caught_up_at_us >= one.heartbeat_us - CAUGHT_UP_WITHIN_US
+                for one in partitions.values()
             )
             for state_id in self._states
         )
-
-    def _entities(self, columns: Arrays, key: str, key_type: str, n: int) -> tuple[list[bytes], NDArray[np.int64]]:
-        """Different keys, and which of them each request has."""
-        if key not in columns:
-            raise InputError(f"request: {key!r} is missing")
-        given = columns[key]
-        if n == 1:
-            return key_bytes(given, key_type), np.zeros(1, dtype=np.int64)
-        if key_type == "int64":
-            unique, codes = np.unique(given, return_inverse=True)
-            return key_bytes(unique, key_type), codes.astype(np.int64)
-        index: dict[str, int] = {}
-        codes = np.array([index.setdefault(str(value), len(index)) for value in given], dtype=np.int64)
-        return [key.encode() for key in index], codes
 
     def _own(self, view: WindowedView, columns: Arrays, t_us: NDArray[np.int64]) -> OwnEvents | None:
         if view.own_event == "as any":
@@ -140,6 +121,22 @@ class FeatureReader:
         if name in self._place_of:
             return values[:, self._place_of[name]]
         raise InputError(f"request: {name!r} is missing")
+
+
+def _entities(columns: Arrays, keys: tuple[tuple[str, str], ...], n: int) -> tuple[list[bytes], NDArray[np.int64]]:
+    """Different entity keys, and which of them each request has."""
+    for column, _ in keys:
+        if column not in columns:
+            raise InputError(f"request: {column!r} is missing")
+    given = [columns[column] for column, _ in keys]
+    if n == 1:
+        return entity_keys(keys, given), np.zeros(1, dtype=np.int64)
+    if len(keys) == 1 and keys[0][1] == "int64":
+        unique, codes = np.unique(given[0], return_inverse=True)
+        return entity_keys(keys, [unique]), codes.astype(np.int64)
+    index: dict[bytes, int] = {}
+    codes = np.array([index.setdefault(key, len(index)) for key in entity_keys(keys, given)], dtype=np.int64)
+    return list(index), codes
 
 
 def own_events(view: WindowedView, features: FeatureSet, columns: Arrays, t_us: NDArray[np.int64]) -> OwnEvents:

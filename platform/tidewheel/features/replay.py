@@ -17,7 +17,7 @@ from tidewheel.features.batches import keyed_events, state_columns
 from tidewheel.features.declaration import BatchView, FeatureSet, RequestView, WindowedView
 from tidewheel.features.events import OFFSET_COLUMN, normal_schema
 from tidewheel.features.kernel import ID, TIME, KeyedEvents, merged_states
-from tidewheel.features.keys import key_bytes
+from tidewheel.features.keys import entity_keys
 from tidewheel.features.merge import OwnEvents, batch_values, windowed_values
 from tidewheel.features.reader import own_events
 from tidewheel.features.rows import (
@@ -88,9 +88,10 @@ def _replay_view(
     t_us: Ints,
     batch_events: int,
 ) -> Values:
-    keyed = _in_time_order(keyed_events(view.state, events), first=view.kind == "windowed")
+    arrived = keyed_events(view.state, events, np.arange(events.num_rows))
+    keyed = _in_time_order(arrived, first=view.kind == "windowed")
     place = {key: code for code, key in enumerate(keyed.keys)}
-    asked = key_bytes(arrays[view.entity_key], view.state.key_type)
+    asked = entity_keys(view.state.keys, [arrays[column] for column in view.keys])
     codes = np.array([place.setdefault(key, len(place)) for key in asked], dtype=np.int64)
     states: list[bytes | None] = [None] * len(place)
     own = None
@@ -116,9 +117,10 @@ def _take(
 ) -> None:
     """Bring the touched states up to date; requests of this batch may be ``span_us`` older than its newest event."""
     touched, codes = np.unique(keyed.codes[start:stop], return_inverse=True)
-    batch = KeyedEvents([b""] * len(touched), codes.astype(np.int64), keyed.records[start:stop])
+    # The log is replayed in order of time, so where an event stands is its place in that order.
+    batch = KeyedEvents([b""] * len(touched), codes.astype(np.int64), keyed.records[start:stop], np.arange(start, stop))
     merged = merged_states(view.state, [states[entity] for entity in touched], batch, slack_us=span_us)
-    for entity, blob in zip(touched, merged, strict=True):
+    for entity, blob in zip(touched, merged.blobs, strict=True):
         states[entity] = blob
 
 
@@ -145,7 +147,7 @@ def _in_time_order(keyed: KeyedEvents, *, first: bool) -> KeyedEvents:
         kept = np.sort(order[np.concatenate([[True], ~repeats])]) if len(order) else order
         codes, records = codes[kept], records[kept]
     order = np.argsort(records[:, TIME], kind="stable")
-    return KeyedEvents(keyed.keys, codes[order], records[order])
+    return KeyedEvents(keyed.keys, codes[order], records[order], np.arange(len(order)))
 
 
 def _micro_batches(times_us: Ints, size: int) -> Iterator[tuple[int, int, int, int | None]]:

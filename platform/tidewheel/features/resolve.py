@@ -62,7 +62,7 @@ class _Resolver(Checks):
     def windowed(self, name: str, declared: WindowedDeclaration) -> None:
         line = declared.line
         source = self.source(declared.source, line, name)
-        key = self.entity_key(declared.by, line, name)
+        keys = self._keys(declared.by, line, name)
         windows = self.windows(name, declared)
         freshness_us = self.freshness(declared.freshness, line, name)
         delay_us = self.delay(declared.delay, line, name)
@@ -97,7 +97,7 @@ class _Resolver(Checks):
         for feature, (aggregate, _) in names.items():
             self._claim(feature, aggregate.line, aggregate.aggregation.dtype, aggregate.default,
                         str(declared.source), freshness_us)  # fmt: skip
-        if source is None or key is None or not windows or not good:
+        if source is None or keys is None or not windows or not good:
             return
         used_filters: list[Filter] = sorted({_filter(a.where) for a in good.values() if a.where}, key=json.dumps)
         if len(used_filters) > MAX_FILTERS:
@@ -105,9 +105,6 @@ class _Resolver(Checks):
             return
         columns = sorted({a.column for a in good.values() if a.column})
         slack_us = max(source.allowed_lateness_us or 0, READ_SLACK_US)
-        state = self._state(
-            "windowed", declared.source, key, columns, tuple(used_filters), delay_us + max(windows.values()) + slack_us
-        )
         features = tuple(
             WindowedFeature(
                 name=feature,
@@ -119,12 +116,21 @@ class _Resolver(Checks):
             )
             for feature, (aggregate, index) in names.items()
         )
+        windows_us = tuple(windows.values())
+        facts = [
+            "windowed", name, list(windows_us), delay_us, declared.include_request,
+            [[f.name, f.aggregation.name, f.column, f.filter_index, f.window_index, f.default] for f in features],
+        ]  # fmt: skip
+        state = self._state(
+            "windowed", name, declared.source, keys, columns, tuple(used_filters),
+            delay_us + max(windows_us) + slack_us, tuple((f.name, f.aggregation.dtype) for f in features), facts,
+        )  # fmt: skip
         self.views.append(
             WindowedView(
                 name=name,
                 source=declared.source,
-                entity_key=key,
-                windows_us=tuple(windows.values()),
+                keys=tuple(column for column, _ in keys),
+                windows_us=windows_us,
                 delay_us=delay_us,
                 include_request=bool(declared.include_request),
                 of_request_source=declared.source == self.project.request,
@@ -138,7 +144,7 @@ class _Resolver(Checks):
     def batch(self, name: str, declared: BatchDeclaration) -> None:
         line = declared.line
         source = self.source(declared.source, line, name)
-        key = self.entity_key(declared.by, line, name)
+        keys = self._keys(declared.by, line, name)
         freshness_us = self.freshness(declared.freshness, line, name)
         ttl_us = self.duration(declared.ttl, line, f"{name}: ttl")
         columns = [declared.columns] if isinstance(declared.columns, str) else declared.columns
@@ -152,11 +158,18 @@ class _Resolver(Checks):
             elif kind is not None:
                 dtype = {"bool": "bool", "int32": "int64", "int64": "int64"}.get(kind, "float64")
                 self._claim(column, line, dtype, None, str(declared.source), freshness_us)
-        if source is None or key is None or ttl_us is None or any(column not in source.columns for column in columns):
+        if source is None or keys is None or ttl_us is None or any(column not in self.facts for column in columns):
             return
         slack_us = max(source.allowed_lateness_us or 0, READ_SLACK_US)
-        state = self._state("batch", declared.source, key, sorted(set(columns)), (), ttl_us + slack_us)
-        self.views.append(BatchView(name, declared.source, key, tuple(columns), ttl_us, state, freshness_us, line))
+        published = tuple((column, self.facts[column][0]) for column in columns)
+        facts = ["batch", name, list(columns), ttl_us]
+        state = self._state(
+            "batch", name, declared.source, keys, sorted(set(columns)), (), ttl_us + slack_us, published, facts
+        )
+        key_columns = tuple(column for column, _ in keys)
+        self.views.append(
+            BatchView(name, declared.source, key_columns, tuple(columns), ttl_us, state, freshness_us, line)
+        )
 
     def function(self, name: str, declared: RequestDeclaration) -> None:
         line = declared.line
@@ -219,19 +232,34 @@ class _Resolver(Checks):
         self.facts[feature] = (dtype, None if default is None else float(default), source, freshness_us)
         return True
 
+    def _keys(self, by: Any, line: int, view: str) -> tuple[tuple[str, str], ...] | None:
+        """(key column, type) of the entity or entities, sorted by column."""
+        names = [by] if isinstance(by, str) or not isinstance(by, Iterable) else list(by)
+        columns = [self.entity_key(name, line, view) for name in names]
+        kinds = {key: entity.type for key, entity in self.project.entity_keys().items()}
+        found = sorted({(column, kinds[column]) for column in columns if column is not None})
+        return tuple(found) if found and len(found) == len(names) else None
+
     def _state(
-        self, kind: Any, source_name: str, key: str, columns: list[str], filters: tuple[Filter, ...], retention_us: int
-    ) -> StateView:
+        self, kind: Any, view: str, source_name: str, keys: tuple[tuple[str, str], ...], columns: list[str],
+        filters: tuple[Filter, ...], retention_us: int, published: tuple[tuple[str, str], ...], facts: list[Any],
+    ) -> StateView:  # fmt: skip
         source = self.project.sources[source_name]
+        kept = [(column, source.columns[column]) for column in columns]
+        topic = topic_of(self.project, source_name)
+        everything = ["v2", self.project.name, topic, keys, kept, filters, retention_us, facts]
         return StateView(
+            state_id=hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:32],
             kind=kind,
+            project=self.project.name,
+            view=view,
             source=source_name,
-            topic=topic_of(self.project, source_name),
-            entity_key=key,
-            key_type=self.project.entity_keys()[key].type,
-            columns=tuple((column, source.columns[column]) for column in columns),
+            topic=topic,
+            keys=keys,
+            columns=tuple(kept),
             filters=filters,
             retention_us=retention_us,
+            published=published,
             event_time=source.event_time,
             event_id=source.event_id,
         )
@@ -243,12 +271,6 @@ def _filter(where: Mapping[str, Any]) -> Filter:
 
 def _view_facts(view: View) -> list[Any]:
     """What a view means, as plain JSON values, for the digest."""
-    if isinstance(view, WindowedView):
-        features = [
-            [f.name, f.aggregation.name, f.column, f.filter_index, f.window_index, f.default] for f in view.features
-        ]
-        return [view.kind, view.name, view.state.state_id, list(view.windows_us), view.delay_us,
-                view.include_request, features]  # fmt: skip
-    if isinstance(view, BatchView):
-        return [view.kind, view.name, view.state.state_id, list(view.columns), view.ttl_us]
-    return [view.kind, view.name, list(view.arguments), view.dtype]
+    if isinstance(view, RequestView):
+        return [view.kind, view.name, list(view.arguments), view.dtype]
+    return [view.kind, view.name, view.state.state_id]

@@ -17,11 +17,12 @@ import pyarrow as pa
 from tidewheel.clock import SECOND_US, Clock
 from tidewheel.errors import Unavailable
 from tidewheel.features.batches import keyed_events, state_columns
-from tidewheel.features.declaration import StateView
+from tidewheel.features.declaration import BatchView, StateView, WindowedView
 from tidewheel.features.events import OFFSET_COLUMN, normal_schema
 from tidewheel.features.kernel import TIME, merged_states
 from tidewheel.features.lake import compact, drop_replaced, lake_end, write_parquet, write_part
-from tidewheel.features.ports import EventLog, OnlineStore, Progress, UnreadableEvents
+from tidewheel.features.merge import published_values
+from tidewheel.features.ports import EventLog, LogBatch, OnlineStore, Progress, StateRows, UnreadableEvents
 from tidewheel.spec.project import ModelProject
 
 HEARTBEAT_US = SECOND_US // 2
@@ -37,25 +38,33 @@ Tell = Callable[..., None]
 
 
 class StateKeeper:
-    """Keeps one state of one source current. The only writer of that state."""
+    """Keeps one view's state current with one partition of its source's log."""
 
-    def __init__(self, state: StateView, log: EventLog, store: OnlineStore, clock: Clock, tell: Tell) -> None:
-        self.state = state
+    def __init__(
+        self,
+        view: WindowedView | BatchView,
+        partition: int,
+        log: EventLog,
+        store: OnlineStore,
+        clock: Clock,
+        tell: Tell,
+    ) -> None:
+        self.view, self.state, self.partition = view, view.state, partition
         self._log, self._store, self._clock, self._tell = log, store, clock, tell
-        self._columns = state_columns(state)
+        self._columns = state_columns(view.state)
         self._limit = BATCH_ROWS
-        told = store.progress([state.state_id]).get(state.state_id)
+        told = store.progress([view.state]).get(view.state.state_id, {}).get(partition)
         self.progress = told or Progress(0, 0, 0, 0, 0)
 
     def step(self) -> int:
-        """Take one micro-batch; how many events it had. Raises Unavailable where the store does not answer."""
-        end = self._log.end(self.state.topic)
+        """Take one micro-batch; how many offsets it had. Raises Unavailable where the store does not answer."""
+        end = self._end()
         position = self.progress.position
         if position >= end:
             return 0
         try:
-            _, events = self._log.read(self.state.topic, position, self._limit, self._columns)
-            self._take(events, end)
+            batch = self._log.read(self.state.topic, self.partition, position, self._limit, self._columns)
+            self._take(batch, end)
         except (Unavailable, OSError, MemoryError):
             raise
         except UnreadableEvents as error:
@@ -72,28 +81,39 @@ class StateKeeper:
     def heartbeat(self) -> None:
         """Say that the worker is alive and how far it has come, where that was not said lately."""
         if self._clock.now_us() - self.progress.heartbeat_us >= HEARTBEAT_US:
-            self._write({}, self.progress.position, self.progress.watermark_us, self._log.end(self.state.topic))
+            self._write(no_rows(self.state), self.progress.position, self.progress.watermark_us, self._end())
 
-    def _take(self, events: pa.Table, end: int) -> None:
-        keyed = keyed_events(self.state, events)
-        state_id = self.state.state_id
-        old = self._store.read([(state_id, key) for key in keyed.keys])
-        new = merged_states(self.state, old, keyed) if keyed.keys else []
+    def _end(self) -> int:
+        return self._log.end(self.state.topic, self.partition)
+
+    def _take(self, batch: LogBatch, end: int) -> None:
+        keyed = keyed_events(self.state, batch.events, batch.offsets)
+        rows = no_rows(self.state)
+        if keyed.keys:
+            (old,) = self._store.read([(self.state, keyed.keys)])
+            merged = merged_states(self.state, old, keyed)
+            published = published_values(self.view, merged.blobs, merged.newest_us)
+            rows = StateRows(keyed.keys, merged.blobs, merged.positions, merged.newest_us, published)
         newest = int(keyed.records[:, TIME].max()) if len(keyed.records) else 0
-        changed = {key: blob for key, blob, before in zip(keyed.keys, new, old, strict=True) if blob != before}
-        self._write(changed, self.progress.position + events.num_rows, max(self.progress.watermark_us, newest), end)
+        self._write(rows, batch.following, max(self.progress.watermark_us, newest), end)
 
     def _skip(self, reason: str, until: int, end: int) -> None:
-        self._tell("events_skipped", topic=self.state.topic, state=self.state.state_id,
+        self._tell("events_skipped", topic=self.state.topic, state=self.state.state_id, partition=self.partition,
                    first=self.progress.position, until=until, reason=reason)  # fmt: skip
-        self._write({}, until, self.progress.watermark_us, end)
+        self._write(no_rows(self.state), until, self.progress.watermark_us, end)
 
-    def _write(self, items: dict[bytes, bytes], position: int, watermark_us: int, end: int) -> None:
+    def _write(self, rows: StateRows, position: int, watermark_us: int, end: int) -> None:
         now_us = self._clock.now_us()
         caught_up_at_us = now_us if position >= end else self.progress.caught_up_at_us
         progress = Progress(position, watermark_us, end, caught_up_at_us, now_us)
-        self._store.write(self.state.state_id, items, progress)
+        self._store.write(self.state, self.partition, rows, progress)
         self.progress = progress
+
+
+def no_rows(state: StateView) -> StateRows:
+    """What a heartbeat writes."""
+    nothing = np.zeros(0, dtype=np.int64)
+    return StateRows([], [], nothing, nothing, np.zeros((0, len(state.published))))
 
 
 @dataclass(frozen=True)
@@ -127,7 +147,7 @@ class LakeKeeper:
 
     def step(self) -> int:
         """Write one part if it is time; how many events it took."""
-        end, now_us = self._log.end(self._place.topic), self._clock.monotonic_us()
+        end, now_us = self._log.end(self._place.topic, 0), self._clock.monotonic_us()
         if end != self._seen_end:
             self._seen_end, self._grew_at_us = end, now_us
         if self.position >= end:
@@ -145,7 +165,7 @@ class LakeKeeper:
 
     def _flush(self, end: int) -> None:
         try:
-            _, events = self._log.read(self._place.topic, self.position, self._limit)
+            events = self._log.read(self._place.topic, 0, self.position, self._limit).events
             normal = self._normal(events)
             write_part(self._place.folder, self.position, normal, events.num_rows)
         except (Unavailable, OSError, MemoryError):

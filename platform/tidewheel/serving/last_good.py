@@ -7,10 +7,11 @@ windows as of the request's time. Age counts in event time, so that a replay for
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from tidewheel.errors import Unavailable
-from tidewheel.features.ports import OnlineStore, Progress
+from tidewheel.features.declaration import StateView
+from tidewheel.features.ports import OnlineStore, Progress, StateRows, Wanted
 
 MAX_BYTES = 64 * 2**20
 _ENTRY_BYTES = 200  # what an entry costs besides its value
@@ -26,14 +27,15 @@ class LastGood:
         self._bytes, self._max_bytes = 0, max_bytes
         self._lock = threading.Lock()
 
-    def remember(self, lookups: Sequence[Lookup], values: Sequence[bytes | None], at_us: int) -> None:
+    def remember(self, wanted: Wanted, found: Sequence[Sequence[bytes | None]], at_us: int) -> None:
         with self._lock:
-            for lookup, value in zip(lookups, values, strict=True):
-                old = self._entries.pop(lookup, None)
-                if old is not None:
-                    self._bytes -= _ENTRY_BYTES + len(old[1] or b"")
-                self._entries[lookup] = (at_us, value)
-                self._bytes += _ENTRY_BYTES + len(value or b"")
+            for (state, keys), values in zip(wanted, found, strict=True):
+                for key, value in zip(keys, values, strict=True):
+                    old = self._entries.pop((state.state_id, key), None)
+                    if old is not None:
+                        self._bytes -= _ENTRY_BYTES + len(old[1] or b"")
+                    self._entries[(state.state_id, key)] = (at_us, value)
+                    self._bytes += _ENTRY_BYTES + len(value or b"")
             while self._bytes > self._max_bytes:
                 _, dropped = self._entries.pop(next(iter(self._entries)))
                 self._bytes -= _ENTRY_BYTES + len(dropped or b"")
@@ -52,16 +54,19 @@ class RememberingStore:
         self._store, self._memory = store, memory
         self.at_us = 0
 
-    def read(self, lookups: Sequence[Lookup]) -> list[bytes | None]:
-        values = self._store.read(lookups)
-        self._memory.remember(lookups, values, self.at_us)
-        return values
+    def read(self, wanted: Wanted) -> list[list[bytes | None]]:
+        found = self._store.read(wanted)
+        self._memory.remember(wanted, found, self.at_us)
+        return found
 
-    def write(self, state_id: str, items: Mapping[bytes, bytes], progress: Progress) -> None:
+    def write(self, state: StateView, partition: int, rows: StateRows, progress: Progress) -> None:
         raise Unavailable("a model server writes no features")
 
-    def progress(self, state_ids: Sequence[str]) -> dict[str, Progress]:
-        return self._store.progress(state_ids)
+    def progress(self, states: Sequence[StateView]) -> dict[str, dict[int, Progress]]:
+        return self._store.progress(states)
+
+    def keep_only(self, project: str, states: Sequence[StateView]) -> list[str]:
+        raise Unavailable("a model server writes no features")
 
     def close(self) -> None:
         self._store.close()
@@ -78,19 +83,22 @@ class RecallingStore:
         self.since_us = 0
         self.missed = 0
 
-    def read(self, lookups: Sequence[Lookup]) -> list[bytes | None]:
-        if self._memory is None:
-            self.missed += len(lookups)
-            return [None] * len(lookups)
-        found = [self._memory.recall(lookup, self.since_us) for lookup in lookups]
-        self.missed += sum(not known for known, _ in found)
-        return [value if known else None for known, value in found]
+    def read(self, wanted: Wanted) -> list[list[bytes | None]]:
+        return [[self._recalled((state.state_id, key)) for key in keys] for state, keys in wanted]
 
-    def write(self, state_id: str, items: Mapping[bytes, bytes], progress: Progress) -> None:
+    def _recalled(self, lookup: Lookup) -> bytes | None:
+        known, value = (False, None) if self._memory is None else self._memory.recall(lookup, self.since_us)
+        self.missed += not known
+        return value if known else None
+
+    def write(self, state: StateView, partition: int, rows: StateRows, progress: Progress) -> None:
         raise Unavailable("memory of the last values takes no writes")
 
-    def progress(self, state_ids: Sequence[str]) -> dict[str, Progress]:
+    def progress(self, states: Sequence[StateView]) -> dict[str, dict[int, Progress]]:
         return {}
+
+    def keep_only(self, project: str, states: Sequence[StateView]) -> list[str]:
+        raise Unavailable("memory of the last values takes no writes")
 
     def close(self) -> None:
         pass

@@ -53,7 +53,7 @@ def test_good_rows_reach_the_log_and_the_others_are_set_aside(project, tmp_path)
         "first_event_us": START_US, "last_event_us": START_US + 2 * MINUTE_US, "end": 3,
     }  # fmt: skip
     home = LocalHome.of(project)
-    assert FileEventLog(home.event_log).end("payments") == 3
+    assert FileEventLog(home.event_log).end("payments", 0) == 3
     (aside,) = (home.lake / "_rejected" / "payments").glob("*.parquet")
     assert pq.ParquetFile(aside).read().column("reason").to_pylist() == ["card is missing"]
 
@@ -64,7 +64,7 @@ def test_csv_files_are_read_too(project, tmp_path):
     )
     result = run("ingest", project, "--source", f"payments={tmp_path / 'day.csv'}", "--output", "json")
     assert result.exit_code == 0, result.output
-    _, events = FileEventLog(LocalHome.of(project).event_log).read("payments", 0, 10)
+    events = FileEventLog(LocalHome.of(project).event_log).read("payments", 0, 0, 10).events
     assert events.to_pylist() == [
         {"card": "a", "shop": 1, "at": datetime(2018, 4, 1, 12, tzinfo=UTC), "payment": "p1", "amount": 1.5,
          "channel": "online", "items": 2}
@@ -87,7 +87,7 @@ def test_a_file_that_cannot_be_used_sends_nothing(project, tmp_path, content, so
     result = run("ingest", project, "--source", f"{source}={path}")
     assert isinstance(result.exception, InputError)
     assert message in str(result.exception)
-    assert FileEventLog(LocalHome.of(project).event_log).end("payments") == 0
+    assert FileEventLog(LocalHome.of(project).event_log).end("payments", 0) == 0
 
 
 def test_a_wrong_file_stops_the_right_ones_beside_it(project, tmp_path):
@@ -96,7 +96,7 @@ def test_a_wrong_file_stops_the_right_ones_beside_it(project, tmp_path):
     sources = [f"payments={tmp_path / 'good.parquet'}", f"labels={tmp_path / 'labels.parquet'}"]
     result = run("ingest", project, "--source", sources[0], "--source", sources[1])
     assert str(result.exception).startswith(f"{tmp_path / 'labels.parquet'}: labels: column(s) is_fraud are missing")
-    assert FileEventLog(LocalHome.of(project).event_log).end("payments") == 0
+    assert FileEventLog(LocalHome.of(project).event_log).end("payments", 0) == 0
 
 
 def test_a_damaged_page_is_named_with_its_file(tmp_path):

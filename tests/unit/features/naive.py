@@ -32,7 +32,7 @@ def _windowed(view: WindowedView, feature: WindowedFeature, row: Event, events: 
     t, window_us = row["t"], view.windows_us[feature.window_index]
     own_is_known = False
     for event in events:
-        if event[view.entity_key] != row[view.entity_key] or event["id"] in seen:
+        if any(event[key] != row[key] for key in view.keys) or event["id"] in seen:
             continue
         seen.add(event["id"])
         if event["id"] == row["id"] and event["t"] <= t:
@@ -71,7 +71,7 @@ def _aggregate(feature: WindowedFeature, inside: Sequence[Event]) -> float | Non
 def _batch(view: BatchView, column: str, row: Event, events: Sequence[Event]) -> float | None:
     best: Event | None = None
     for event in events:
-        if event[view.entity_key] == row[view.entity_key] and event["t"] <= row["t"]:
+        if all(event[key] == row[key] for key in view.keys) and event["t"] <= row["t"]:
             best = event if best is None or event["t"] >= best["t"] else best
     if best is None or best["t"] < row["t"] - view.ttl_us or best[column] is None:
         return None

@@ -17,7 +17,7 @@ from memory.event_log import MemoryEventLog
 from memory.online_store import MemoryOnlineStore
 from tidewheel.adapters.duckdb_features import DuckDbFeatures
 from tidewheel.clock import FixedClock
-from tidewheel.features.declaration import FeatureSet
+from tidewheel.features.declaration import FeatureSet, RequestView
 from tidewheel.features.events import validate_events
 from tidewheel.features.reader import FeatureReader
 from tidewheel.features.replay import compute_by_stream
@@ -127,8 +127,10 @@ def online(payments: list[Any], labels: list[Any], profiles: list[Any], pieces: 
         good = validate_events(table, name, PROJECT, keys=FEATURES.keys_of(name)).good
         for start in range(0, good.num_rows, pieces):
             log.append(name, good.slice(start, pieces))
-    for state in FEATURES.states:
-        keeper = StateKeeper(state, log, store, FixedClock(), lambda *_, **__: None)
+    for view in FEATURES.views:
+        if isinstance(view, RequestView):
+            continue
+        keeper = StateKeeper(view, 0, log, store, FixedClock(), lambda *_, **__: None)
         while keeper.step():
             pass
     return store

@@ -37,13 +37,15 @@ def test_a_comment_is_no_change_and_a_constant_is_one():
     assert parse_features(FEATURES.replace("default=-1.0", "default=-2.0"), "x", project).digest != digest
 
 
-def test_equal_needs_share_one_state_and_a_longer_window_gets_its_own():
+def test_each_view_has_a_state_and_a_changed_declaration_a_new_one():
     project = sample_project()
     two = 'a = windowed("payments", by="card", windows=["1h"], features={"a": count()})\n' \
           'b = windowed("payments", by="card", windows=["1h"], features={"b": count()})\n'  # fmt: skip
-    assert len(parse_features(HEAD + two, "features.py", project).states) == 1
-    other = two.replace('windows=["1h"], features={"b"', 'windows=["2h"], features={"b"')
-    assert len(parse_features(HEAD + other, "features.py", project).states) == 2
+    before = parse_features(HEAD + two, "features.py", project).states
+    longer = two.replace('windows=["1h"], features={"b"', 'windows=["2h"], features={"b"')
+    after = parse_features(HEAD + longer, "features.py", project).states
+    assert len({state.state_id for state in before}) == 2
+    assert (before[0] == after[0], before[1] == after[1]) == (True, False)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from memory.online_store import MemoryOnlineStore
 from memory.tiny import OTHER_FEATURES_PY, T0_US, caught_up, place_bundle
 from tidewheel.deployment.document import DeploymentDocument, Variant
+from tidewheel.features.stream import no_rows
 from tidewheel.serving.last_good import LastGood
 from tidewheel.serving.load import Stores, load_version
 from tidewheel.serving.snapshot import LoadedVersion, Snapshot, take_snapshot
@@ -30,7 +31,7 @@ class Bench:
         digest = self.digests[version]
         loaded = load_version(self.bundles / digest, Variant(version, digest, BANDS), stores)
         for state in loaded.features.states:
-            self.store.write(state.state_id, {}, caught_up(T0_US))
+            self.store.write(state, 0, no_rows(state), caught_up(T0_US))
         return loaded
 
     def snapshot(self, *loaded: LoadedVersion, weights: dict[str, float], shadow: tuple[str, ...] = ()) -> Snapshot:

@@ -114,7 +114,8 @@ def _send(name: str, checked: CheckedEvents, spec: ModelProject, home: LocalHome
     if refused.num_rows:
         # Set aside first, under a name of its content: a run that is killed and run again loses and repeats nothing.
         write_parquet(home.lake / "_rejected" / name / f"ingest-{_digest(refused)}.parquet", refused)
-    _, end = log.append(topic_of(spec, name), accepted)
+    topic = topic_of(spec, name)
+    log.append(topic, accepted)
     times = accepted.column(spec.sources[name].event_time).cast(pa.int64())
     limits = pc.min_max(times).as_py() if accepted.num_rows else {"min": None, "max": None}
     return {
@@ -124,7 +125,7 @@ def _send(name: str, checked: CheckedEvents, spec: ModelProject, home: LocalHome
         "reasons": _reasons(refused),
         "first_event_us": limits["min"],
         "last_event_us": limits["max"],
-        "end": end,
+        "end": log.end(topic, 0),
     }
 
 
@@ -172,7 +173,7 @@ def _wait(
         with output.progress("Taking in", total) as step:
             done, moved_at, beat_us, beat_at = -1, time.monotonic(), 0, time.monotonic()
             while True:
-                told = store.progress([state.state_id for state in states])
+                told = {state_id: partitions[0] for state_id, partitions in store.progress(states).items()}
                 come = sum(
                     min(told[state.state_id].position, ends[state.source]) for state in states if state.state_id in told
                 )
