@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +25,7 @@ from tidewheel.bundle.reference import FeatureReference, Reference, write_refere
 from tidewheel.clock import FixedClock
 from tidewheel.deployment.document import DeploymentDocument, Variant
 from tidewheel.evaluation.profiles import bin_counts, decile_edges
+from tidewheel.features.declaration import FeatureSet
 from tidewheel.features.events import OFFSET_COLUMN, validate_events
 from tidewheel.features.lake import source_paths, write_part
 from tidewheel.features.load import load_features
@@ -35,7 +37,11 @@ from tidewheel.records import PREDICTION_COLUMNS
 from tidewheel.spec.load import load_project
 
 TEMPLATE = Path(__file__).resolve().parent.parent / "model_templates" / "card_fraud"
-_LISTS = {"list<double>": pa.list_(pa.float64()), "list<string>": pa.list_(pa.string())}
+_LISTS = {
+    "list<double>": pa.list_(pa.float64()),
+    "list<int64>": pa.list_(pa.int64()),
+    "list<string>": pa.list_(pa.string()),
+}
 
 
 def generator() -> ModuleType:
@@ -99,8 +105,8 @@ class MonitorWorld:
         as_of_us = self.midnight_us(day + 1)
         return run_monitor(self.project, self.paths, self.journal, self.champion, as_of_us, **more)
 
-    def recompute(self, rows: pa.Table) -> pa.Table:
-        return DuckDbFeatures(threads=1).compute(self.features, self.project, rows, self.sources)
+    def recompute(self, features: FeatureSet, rows: pa.Table, sources: Mapping[str, Path]) -> pa.Table:
+        return DuckDbFeatures(threads=1).compute(features, self.project, rows, sources)
 
     def _ingest(self, day: int, source: str, table: pa.Table) -> None:
         good = validate_events(table, source, self.project, keys=("terminal_id",) if source == "labels" else ()).good
@@ -185,6 +191,7 @@ class MonitorWorld:
             "event_id": rows["tx_id"].to_pylist(),
             "unit": [str(key) for key in rows["customer_id"].to_pylist()],
             "features": list(self.x[at]),
+            "positions": [[]] * n,
             "feature_digest": [self.features.digest] * n,
             "score": self.scores[at],
             "decision": ["approve"] * n,

@@ -18,6 +18,7 @@ REASONS: dict[str, str] = {
     "ScoreDrift": "The distribution of scores left its reference",
     "PerformanceDrop": "The metric on mature labels fell below its limit, the whole interval included",
     "TrainServeSkew": "A served feature value differs from its offline recomputation",
+    "FeaturesLag": "Too many feature values were served before events that had happened reached the store",
     "DegradedServing": "Too many replies came from the fallback ladder",
     "LabelsMissing": "Labels that should be mature did not arrive",
     # what the retrain policy says
@@ -37,6 +38,7 @@ REASONS: dict[str, str] = {
     "BelowBaseline": "The candidate does not beat the baseline",
     "WorseThanChampion": "The candidate loses more than allowed against the champion on the same holdout",
     "SliceWorse": "The candidate loses more than allowed on a declared slice",
+    "SkewUnchecked": "The gate requires served values to equal their recomputation, and no recent check says so",
     "GatePassed": "The candidate passed every check of the gate",
     # what a rollout or a load says
     "DigestMismatch": "The bytes of a bundle are not those that were registered",

@@ -10,7 +10,7 @@ from typing import Literal
 
 Role = Literal["champion", "canary", "shadow", "fallback"]
 
-# name -> Arrow type as text (pyarrow.type_for_alias, or "list<double>", "list<string>")
+# name -> Arrow type as text (pyarrow.type_for_alias, or "list<double>", "list<int64>", "list<string>")
 PREDICTION_COLUMNS: dict[str, str] = {
     "record_id": "string",  # hash of request id and version: the key by which duplicates drop
     "request_id": "string",
@@ -23,6 +23,7 @@ PREDICTION_COLUMNS: dict[str, str] = {
     "event_id": "string",
     "unit": "string",  # the rollout unit's key, as text
     "features": "list<double>",  # the vector as served, in the version's feature order; NaN is missing
+    "positions": "list<int64>",  # per state of that version: every event before it in its log was known
     "feature_digest": "string",
     "score": "double",
     "decision": "string",

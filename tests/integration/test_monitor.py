@@ -122,8 +122,8 @@ def test_served_values_equal_their_recomputation_and_a_changed_one_is_found(worl
     assert sum(skew.n_different for skew in same.given.skew) == 0
     assert {skew.n_rows for skew in same.given.skew} == {same.given.n_predictions}
 
-    def other(rows: Any) -> Any:
-        made = world.recompute(rows)
+    def other(features: Any, rows: Any, sources: Any) -> Any:
+        made = world.recompute(features, rows, sources)
         column = made.column_names.index("card_n_tx_1d")
         return made.set_column(column, "card_n_tx_1d", [[v + 1 for v in made["card_n_tx_1d"].to_pylist()]])
 

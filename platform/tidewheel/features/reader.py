@@ -16,7 +16,7 @@ from tidewheel.clock import SECOND_US
 from tidewheel.errors import InputError
 from tidewheel.features.declaration import BatchView, FeatureSet, RequestView, StateView, WindowedView
 from tidewheel.features.functions import run_function
-from tidewheel.features.kernel import make_records
+from tidewheel.features.kernel import make_records, positions
 from tidewheel.features.keys import entity_keys
 from tidewheel.features.merge import OwnEvents, batch_values, windowed_values
 from tidewheel.features.ports import OnlineStore
@@ -28,10 +28,14 @@ Arrays = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class FeatureRows:
-    """``values`` [n, k] in the feature set's order, defaults applied, NaN is missing; ``missing`` before defaults."""
+    """``values`` [n, k] in the feature set's order, defaults applied, NaN is missing; ``missing`` before defaults.
+
+    ``positions`` [n, states]: how far in its source's log the state was that each row was read from, 0 without one.
+    """
 
     values: NDArray[np.float64]
     missing: NDArray[np.bool_]
+    positions: NDArray[np.int64]
 
 
 class FeatureReader:
@@ -67,9 +71,11 @@ class FeatureReader:
         found = self._store.read(wanted) if wanted else []
         blobs = dict(zip(self._states, found, strict=True))
         values = np.full((n, len(self._features.names)), np.nan)
-        for view in self._views:
+        included = np.zeros((n, len(self._views)), dtype=np.int64)
+        for number, view in enumerate(self._views):
             _, entity_of = entities[view.state.keys]
             mine = blobs[view.state.state_id]
+            included[:, number] = positions(mine)[entity_of]
             if isinstance(view, BatchView):
                 got = batch_values(view, mine, entity_of, t_us)
             else:
@@ -84,7 +90,7 @@ class FeatureReader:
                 place = self._place_of[function.name]
                 values[:, place] = run_function(function.name, function.function, arguments, n)
                 missing[:, place] = np.isnan(values[:, place])
-        return FeatureRows(values, missing)
+        return FeatureRows(values, missing, included)
 
     def stale_views(self, now_us: int) -> tuple[str, ...]:
         """Views whose source lags by more than their freshness; a caught-up source is fresh however quiet it is."""

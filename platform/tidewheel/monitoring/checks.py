@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 from tidewheel.findings import Finding
-from tidewheel.monitoring.given import FeatureFacts, MonitorInput
+from tidewheel.monitoring.given import FeatureFacts, MonitorInput, SkewFacts
 
 MIN_ROWS = 200  # fewer rows say nothing about a distribution
 MIN_EVENTS = 50
@@ -104,10 +104,41 @@ def served_values_differ(given: MonitorInput) -> list[Finding]:
         if ratio > given.max_mismatch_ratio:
             message = (
                 f"{skew.feature}: {skew.n_different} of {skew.n_rows} served values differ from their offline "
-                f"recomputation ({ratio:.2%}), limit {given.max_mismatch_ratio:.2%}"
+                f"recomputation ({ratio:.2%}), limit {given.max_mismatch_ratio:.2%}{_details(skew)}"
             )
             found.append(Finding("TrainServeSkew", message, "warning", skew.feature, ratio, given.max_mismatch_ratio))
     return found
+
+
+def _details(skew: SkewFacts) -> str:
+    parts = []
+    if skew.delta_max:
+        parts.append(f"half of them by more than {skew.delta_p50:.3g}, at most by {skew.delta_max:.3g}")
+    if skew.n_missing:
+        parts.append(f"{skew.n_missing} were missing when served")
+    if skew.n_extra:
+        parts.append(f"{skew.n_extra} are missing offline")
+    return f"; {', '.join(parts)}" if parts else ""
+
+
+def served_values_lag(given: MonitorInput) -> list[Finding]:
+    """The source with the worst share of values that missed events; its features lag together."""
+    if _broken_names(given):
+        return []
+    worst: dict[str, tuple[float, SkewFacts]] = {}
+    for skew in given.skew:
+        ratio = skew.n_lagged / skew.n_rows if skew.n_rows else 0.0
+        if ratio > given.max_lagged_ratio and ratio > worst.get(skew.source, (0.0, skew))[0]:
+            worst[skew.source] = (ratio, skew)
+    return [
+        Finding(
+            "FeaturesLag",
+            f"{source}: {skew.n_lagged} of {skew.n_rows} values of {skew.feature} were served before events that had "
+            f"happened reached the store ({ratio:.2%}), limit {given.max_lagged_ratio:.2%}",
+            "warning", source, ratio, given.max_lagged_ratio,
+        )
+        for source, (ratio, skew) in worst.items()
+    ]  # fmt: skip
 
 
 CHECKS: Sequence[Check] = (
@@ -118,6 +149,7 @@ CHECKS: Sequence[Check] = (
     serving_is_degraded,
     labels_are_missing,
     served_values_differ,
+    served_values_lag,
 )
 
 

@@ -16,6 +16,7 @@ from tidewheel.monitoring.paths import MonitorPaths
 from tidewheel.monitoring.served import ServedProfile, past_profiles, read_served
 from tidewheel.monitoring.skew import Recompute, read_skew
 from tidewheel.monitoring.source_facts import read_source
+from tidewheel.spec.monitoring import Skew
 from tidewheel.spec.project import ModelProject
 
 NO_DIGEST: Literal[""] = ""
@@ -76,10 +77,12 @@ def gather(
         if alone:
             notes.append(f"no fit reference yet for {', '.join(alone)}")
         n_mature, performance = read_performance(project, log, labels, digest, as_of_us)
-        skew = _skew(project, log, champion, start_us, as_of_us, recompute)
+        asked = recompute if project.monitoring.skew else None
+        skew = _skew(project, paths, log, champion, start_us, as_of_us, asked)
     hidden = project.label.column if project.label.source == project.request else None
     columns = [column for column in project.request_source.columns if column != hidden]
     source = read_source(project.request, requests, columns, as_of_us, every_us, project.request_source.event_id)
+    limits = project.monitoring.skew or Skew()
     given = MonitorInput(
         project=name,
         start_us=start_us,
@@ -93,7 +96,8 @@ def gather(
         performance=performance,
         skew=skew,
         drift_limit=project.monitoring.drift.limit,
-        max_mismatch_ratio=project.monitoring.skew.max_mismatch_ratio if project.monitoring.skew else 0.0,
+        max_mismatch_ratio=limits.max_mismatch_ratio,
+        max_lagged_ratio=limits.max_lagged_ratio,
         champion=champion.version if champion else None,
         notes=tuple(notes),
     )
@@ -115,14 +119,44 @@ def request_lake(project: ModelProject, paths: MonitorPaths) -> ParquetFolder:
     return _lake(project, paths, project.request)
 
 
+def gather_skew(
+    project: ModelProject, paths: MonitorPaths, champion: Champion | None, as_of_us: int, recompute: Recompute
+) -> MonitorInput:
+    """Facts of served against recomputed values alone. Without a champion there is nothing to compare."""
+    start_us = as_of_us - project.monitoring.every_us
+    log = ParquetFolder(paths.predictions(project.name), "event_time_us", paths.index(project.name, "predictions"))
+    skew = _skew(project, paths, log, champion, start_us, as_of_us, recompute) if champion else ()
+    limits = project.monitoring.skew or Skew()
+    return MonitorInput(
+        project=project.name,
+        start_us=start_us,
+        end_us=as_of_us,
+        n_predictions=max((one.n_rows for one in skew), default=0),
+        n_degraded=0,
+        sources=(),
+        features=(),
+        score=None,
+        labels=None,
+        performance=None,
+        skew=skew,
+        drift_limit=project.monitoring.drift.limit,
+        max_mismatch_ratio=limits.max_mismatch_ratio,
+        max_lagged_ratio=limits.max_lagged_ratio,
+        champion=champion.version if champion else None,
+        notes=() if skew else ("nothing was served in this window, so nothing was compared",),
+    )
+
+
 def _skew(
     project: ModelProject,
+    paths: MonitorPaths,
     log: ParquetFolder,
     champion: Champion,
     start_us: int,
     end_us: int,
     recompute: Recompute | None,
 ) -> tuple[SkewFacts, ...]:
-    if project.monitoring.skew is None or recompute is None:
+    if recompute is None:
         return ()
-    return read_skew(log, champion.features, champion.digest, start_us, end_us, recompute)
+    lakes = {source: _lake(project, paths, source) for source in project.sources}
+    return read_skew(log, champion.features, champion.digest, start_us, end_us, lakes, recompute)

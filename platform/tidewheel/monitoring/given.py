@@ -78,11 +78,23 @@ class PerformanceFacts:
 
 @dataclass(frozen=True)
 class SkewFacts:
-    """Served values of one feature that differ from their offline recomputation."""
+    """Served values of one feature against their offline recomputation.
+
+    ``n_different`` excludes ``n_lagged``: those equal what the events known to the served state give, and only the
+    later ones change it. ``n_missing`` and ``n_extra`` are the different ones that only one side has. ``delta_*``
+    are quantiles of the absolute difference among the different ones.
+    """
 
     feature: str
     n_rows: int
     n_different: int
+    n_lagged: int = 0
+    n_missing: int = 0
+    n_extra: int = 0
+    delta_p50: float = 0.0
+    delta_p95: float = 0.0
+    delta_max: float = 0.0
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,5 +114,6 @@ class MonitorInput:
     skew: tuple[SkewFacts, ...]
     drift_limit: float
     max_mismatch_ratio: float
+    max_lagged_ratio: float = 1.0
     champion: str | None = None
     notes: tuple[str, ...] = ()

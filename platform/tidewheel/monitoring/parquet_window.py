@@ -39,7 +39,7 @@ class ParquetFolder:
     def last_us(self) -> int | None:
         return max((high for low, high in self._ranges.values() if low <= high), default=None)
 
-    def tables(self, columns: Sequence[str], start_us: int, end_us: int) -> Iterator[pa.Table]:
+    def tables(self, columns: Sequence[str] | None, start_us: int, end_us: int) -> Iterator[pa.Table]:
         """Rows with start < time <= end, file by file, in the order of file names; an absent column is null."""
         for name in sorted(self._ranges):
             low, high = self._ranges[name]
@@ -52,14 +52,20 @@ class ParquetFolder:
             except pa.ArrowInvalid as error:
                 raise InputError(f"{self.folder / name}: cannot be read ({str(error).splitlines()[0]})") from error
 
+    def every_column(self, start_us: int, end_us: int) -> Iterator[pa.Table]:
+        """As ``tables``, with all columns that a file has."""
+        yield from self.tables(None, start_us, end_us)
+
     def times_of(self, table: pa.Table) -> NDArray[np.int64]:
         """The time column as int64 microseconds."""
         times: NDArray[np.int64] = table.column(self._time_column).cast(pa.int64()).to_numpy()
         return times
 
-    def _read(self, path: Path, columns: Sequence[str], start_us: int, end_us: int) -> Iterator[pa.Table]:
+    def _read(self, path: Path, columns: Sequence[str] | None, start_us: int, end_us: int) -> Iterator[pa.Table]:
         with pq.ParquetFile(path) as file:
             there = set(file.schema_arrow.names)
+            if columns is None:
+                columns = file.schema_arrow.names
             wanted = list(dict.fromkeys([self._time_column, *(name for name in columns if name in there)]))
             for group in range(file.num_row_groups):
                 low, high = _group_range(file, group, self._time_column)

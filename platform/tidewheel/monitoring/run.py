@@ -11,7 +11,7 @@ from typing import Any
 from tidewheel.findings import Finding
 from tidewheel.journal.ledger import Journal
 from tidewheel.monitoring.checks import findings_of
-from tidewheel.monitoring.gather import Champion, gather
+from tidewheel.monitoring.gather import Champion, gather, gather_skew
 from tidewheel.monitoring.given import MonitorInput
 from tidewheel.monitoring.paths import MonitorPaths
 from tidewheel.monitoring.served import write_profile
@@ -19,6 +19,7 @@ from tidewheel.monitoring.skew import Recompute
 from tidewheel.spec.project import ModelProject
 
 STAGE = "monitor"
+SKEW_STAGE = "skew"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class MonitorResult:
             "champion": self.given.champion,
             "n_predictions": self.given.n_predictions,
             "n_labels_mature": self.n_labels_mature,
+            "n_compared": max((one.n_rows for one in self.given.skew), default=0),
             "n_findings": len(self.findings),
             "reasons": sorted({finding.reason for finding in self.findings}),
         }
@@ -86,6 +88,25 @@ def run_monitor(
     journal.record_findings(project.name, as_of_us, found, context, stage=STAGE)
     result = MonitorResult(gathered.given, found, gathered.n_labels_mature)
     journal.finish_run(project.name, STAGE, as_of_us, result.outcome)
+    return result
+
+
+def run_skew(
+    project: ModelProject,
+    paths: MonitorPaths,
+    journal: Journal,
+    champion: Champion | None,
+    as_of_us: int,
+    recompute: Recompute,
+) -> MonitorResult:
+    """Compare what was served in (as_of - every, as_of] with its recomputation, nothing else, and record it."""
+    journal.start_run(project.name, SKEW_STAGE, as_of_us)
+    given = gather_skew(project, paths, champion, as_of_us, recompute)
+    found = findings_of(given)
+    context = {"version": given.champion, "digest": champion.digest if champion else None}
+    journal.record_findings(project.name, as_of_us, found, context, stage=SKEW_STAGE)
+    result = MonitorResult(given, found, 0)
+    journal.finish_run(project.name, SKEW_STAGE, as_of_us, result.outcome)
     return result
 
 

@@ -20,7 +20,12 @@ from tidewheel.records import PREDICTION_COLUMNS, REQUEST_PREFIX
 
 _HEAD = struct.Struct("<II")
 MAX_FRAME_BYTES = 16 * 2**20
-_LISTS = {"list<double>": pa.list_(pa.float64()), "list<string>": pa.list_(pa.string())}
+_LISTS = {
+    "list<double>": pa.list_(pa.float64()),
+    "list<int64>": pa.list_(pa.int64()),
+    "list<string>": pa.list_(pa.string()),
+}
+_ARRAYS = {"features": "<f8", "positions": "<i8"}  # kept as bytes in a record
 _COPY_OF = "copy_of"
 _ALIASES = {"float64": "double", "float32": "float"}
 
@@ -28,7 +33,7 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 class PredictionRecord(msgspec.Struct, array_like=True, gc=False):
-    """Values in the order of ``records.PREDICTION_COLUMNS``; ``features`` are float64 bytes, ``columns`` the request's.
+    """Values of ``records.PREDICTION_COLUMNS``; ``features`` are float64 bytes, ``positions`` int64 bytes.
 
     ``columns`` maps a request column to its value; types are those of the schema that the log was opened with.
     """
@@ -52,6 +57,7 @@ class PredictionRecord(msgspec.Struct, array_like=True, gc=False):
     latency_us: int
     logged_at_us: int
     columns: dict[str, Any]
+    positions: bytes = b""
 
 
 _record_decoder = msgspec.msgpack.Decoder(PredictionRecord)
@@ -131,8 +137,8 @@ def to_table(records: Sequence[PredictionRecord], schema: pa.Schema) -> pa.Table
         elif field.name.startswith(REQUEST_PREFIX):
             name = field.name.removeprefix(REQUEST_PREFIX)
             columns.append(_column([record.columns.get(name) for record in kept], field.type))
-        elif field.name == "features":
-            columns.append(_vectors([record.features for record in kept]))
+        elif field.name in _ARRAYS:
+            columns.append(_vectors([getattr(record, field.name) for record in kept], _ARRAYS[field.name]))
         else:
             columns.append(pa.array([getattr(record, field.name) for record in kept], field.type))
     return pa.Table.from_arrays(columns, schema=schema)
@@ -153,8 +159,8 @@ def _one(value: Any, kind: pa.DataType) -> Any:
         return None
 
 
-def _vectors(raw: list[bytes]) -> pa.Array:
-    vectors: list[NDArray[np.float64]] = [np.frombuffer(value, dtype="<f8") for value in raw]
+def _vectors(raw: list[bytes], kind: str) -> pa.Array:
+    vectors: list[NDArray[Any]] = [np.frombuffer(value, dtype=kind) for value in raw]
     offsets = np.cumsum([0, *(len(vector) for vector in vectors)]).astype(np.int32)
-    flat = np.concatenate(vectors) if vectors else np.empty(0)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat, pa.float64()))
+    flat = np.concatenate(vectors) if vectors else np.empty(0, dtype=kind)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat))

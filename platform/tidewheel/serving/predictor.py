@@ -27,7 +27,8 @@ MODEL_FAILED = "ModelFailed"
 
 @dataclass(slots=True, eq=False)
 class RowResult:
-    """What one row got. ``values`` is its vector where there is one; ``by`` is the version that was asked."""
+    """What one row got. ``values`` is its vector where there is one, ``positions`` how far the states were that it was
+    read from; ``by`` is the version that was asked."""
 
     by: LoadedVersion
     score: float | None
@@ -36,6 +37,7 @@ class RowResult:
     role: str
     reasons: tuple[str, ...]
     values: NDArray[np.float64] | None
+    positions: NDArray[np.int64] | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -132,7 +134,8 @@ def _score_group(
             raise Unavailable(late)
         if version.remembering is not None:
             version.remembering.at_us = int(t_us.max())
-        values = version.reader.read(columns, t_us).values
+        read = version.reader.read(columns, t_us)
+        values, positions = read.values, read.positions
     except Exception as error:  # whatever a store or a feature function raises, a request has a ladder
         if version.ladder.fallback is None:
             raise Unavailable("features cannot be read in time and the project declares no serving.fallback") from error
@@ -142,6 +145,7 @@ def _score_group(
         except Exception:  # the project's own function may be what fails
             return [_unscored(version, None, row, (cause,)) for row in range(n)]
         values, causes, role = rung.values, [(cause, reason) for reason in rung.reasons], "fallback"
+        positions = np.zeros((n, 0), dtype=np.int64)
     scores = safe_scores(version, values)
     if scores is None:
         if version.ladder.fallback is None:
@@ -150,8 +154,10 @@ def _score_group(
     decisions = version.bands.decide(scores)
     name = version.version
     return [
-        RowResult(version, score, decision, name, role, reasons, vector)
-        for score, decision, reasons, vector in zip(scores.tolist(), decisions, causes, values, strict=True)
+        RowResult(version, score, decision, name, role, reasons, vector, known)
+        for score, decision, reasons, vector, known in zip(
+            scores.tolist(), decisions, causes, values, positions, strict=True
+        )
     ]
 
 
@@ -253,4 +259,5 @@ def make_record(
         latency_us,
         now_us,
         {name: values[at] for name, values in request.columns.items()},
+        b"" if result.positions is None else result.positions.tobytes(),
     )

@@ -31,7 +31,10 @@ class Performance(Section):
 class Skew(Section):
     """Served values are recomputed offline; the share that differs must stay at or below the limit."""
 
-    max_mismatch_ratio: Ratio = 0.001
+    max_mismatch_ratio: Ratio = Field(default=0.001, description="Of values that no lag explains, per feature.")
+    max_lagged_ratio: Ratio = Field(
+        default=0.05, description="Of values served before events that had happened were in the store, per feature."
+    )
 
 
 class Monitoring(Section):

@@ -21,6 +21,12 @@ class Gate(Section):
         default=0.01, ge=0.0, le=1.0, description="How much worse than the champion on the same holdout is accepted."
     )
     slices: tuple[Identifier, ...] = Field(default=(), description="Request columns whose every value is checked too.")
+    skew_checked_within_us: DurationUs | None = Field(
+        default=None,
+        alias="skew_checked_within",
+        description="While a version serves: its served values must have been compared with their recomputation at "
+        "most this long before, and have agreed. Leave out to not ask.",
+    )
 
 
 class Training(Section):

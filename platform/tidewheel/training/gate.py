@@ -23,6 +23,7 @@ class GateInput:
     champion: Estimate | None = None
     slices: tuple[SliceResult, ...] = ()
     parity: Finding | None = None
+    skew: Finding | None = None
 
 
 Check = Callable[[GateInput], tuple[Finding, ...]]
@@ -85,7 +86,19 @@ def twin_differs(given: GateInput) -> tuple[Finding, ...]:
     return (given.parity,) if given.parity else ()
 
 
-CHECKS: Sequence[Check] = (twin_differs, below_minimum, below_baseline, worse_than_champion, slice_worse)
+def served_values_unproven(given: GateInput) -> tuple[Finding, ...]:
+    """What the model would be served must be what it was trained on."""
+    return (given.skew,) if given.skew else ()
+
+
+CHECKS: Sequence[Check] = (
+    twin_differs,
+    served_values_unproven,
+    below_minimum,
+    below_baseline,
+    worse_than_champion,
+    slice_worse,
+)
 
 
 def decide_gate(given: GateInput, checks: Sequence[Check] = CHECKS) -> Decision:

@@ -28,6 +28,7 @@ from tidewheel.evaluation.intervals import Estimate
 from tidewheel.features.declaration import FeatureSet
 from tidewheel.features.load import load_features
 from tidewheel.features.vector import model_input
+from tidewheel.findings import Finding
 from tidewheel.spec.load import load_project
 from tidewheel.spec.project import ModelProject
 from tidewheel.spec.scalars import duration_text
@@ -52,6 +53,7 @@ class Workshop:
     registry: ModelRegistry | None
     on_step: Callable[[str], None] = lambda step: None
     on_features: Report | None = None
+    skew: Finding | None = None  # why served values are not known to equal their recomputation
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +122,7 @@ def train_version(
         shop.on_features,
     )
     champion = _scored_champion(serving, project, features, data, split, as_of_us, shop) if serving else None
-    given = RunInput(project, features, folder, data.frame, split, as_of_us, champion)
+    given = RunInput(project, features, folder, data.frame, split, as_of_us, champion, shop.skew)
     with scratch(shop.bundles) as made:
         candidate = train_candidate(given, made, shop.on_step)
 

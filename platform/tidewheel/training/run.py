@@ -26,7 +26,7 @@ from tidewheel.errors import naming
 from tidewheel.evaluation.intervals import Estimate
 from tidewheel.features.declaration import FeatureSet
 from tidewheel.features.vector import model_input
-from tidewheel.findings import Decision
+from tidewheel.findings import Decision, Finding
 from tidewheel.spec.project import ModelProject
 from tidewheel.training.baseline import Baseline, fit_baseline
 from tidewheel.training.evaluate import SliceResult, compare_slices, evaluate, rounded, unit_key
@@ -64,6 +64,7 @@ class RunInput:
     split: Split
     as_of_us: int
     champion: Champion | None = None
+    skew: Finding | None = None  # why served values are not known to equal their recomputation
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +138,7 @@ def train_candidate(given: RunInput, target: Path, report: Callable[[str], None]
             champion=champion_metrics.get(metric) if champion_metrics else None,
             slices=slices,
             parity=parity_finding(measured),
+            skew=given.skew if champion is not None else None,
         )
     )
     report("bundle")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from tidewheel.errors import InputError, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from tidewheel.adapters.local_home import LocalHome
+    from tidewheel.features.declaration import FeatureSet
     from tidewheel.monitoring.gather import Champion
     from tidewheel.monitoring.paths import MonitorPaths
     from tidewheel.monitoring.run import MonitorResult
@@ -34,8 +37,14 @@ LAKE_WAIT_S = 5.0
     default=None,
     help="Draw the Evidently page; by default when there is a finding that the run before did not have.",
 )
+@click.option(
+    "--only",
+    type=click.Choice(["skew"]),
+    default=None,
+    help="Just this part: skew compares served feature values with their offline recomputation.",
+)
 @output_option
-def command(project: Path, as_of_us: int | None, report: bool | None, output: Output) -> int:
+def command(project: Path, as_of_us: int | None, report: bool | None, only: str | None, output: Output) -> int:
     """Look at PROJECT's newest window of `monitoring.every` and record what is found.
 
     It compares what was served with what the champion was trained on, the event feed with the days before, and
@@ -44,6 +53,7 @@ def command(project: Path, as_of_us: int | None, report: bool | None, output: Ou
     \b
     Example:
       tidewheel monitor card-fraud --as-of 2026-03-09
+      tidewheel monitor card-fraud --only skew
     """
     _start_light()
     from tidewheel.adapters.local_home import LocalHome
@@ -57,6 +67,9 @@ def command(project: Path, as_of_us: int | None, report: bool | None, output: Ou
     paths = MonitorPaths(home.lake, home.reports, home.bundles)
     champion = _champion(home, spec)
     _wait_for_the_lake(home, spec, paths, at_us)
+    if only == "skew":
+        _only_skew(spec, home, paths, champion, at_us, output)
+        return 0
     with output.progress("monitor"):
         journal = Journal(home.journal_url)
         result = run_monitor(spec, paths, journal, champion, at_us, _recompute(home, spec, champion))
@@ -128,17 +141,60 @@ def _champion(home: LocalHome, spec: ModelProject) -> Champion | None:
 
 
 def _recompute(home: LocalHome, spec: ModelProject, champion: Champion | None) -> Recompute | None:
-    if champion is None or spec.monitoring.skew is None:
-        return None
-    features = champion.features
+    return None if champion is None or spec.monitoring.skew is None else _offline_engine(spec)
 
-    def recompute(rows: Any) -> Any:
+
+def _offline_engine(spec: ModelProject) -> Recompute:
+    def recompute(features: FeatureSet, rows: Any, sources: Mapping[str, Path]) -> Any:
         from tidewheel.adapters.duckdb_features import DuckDbFeatures
-        from tidewheel.features.lake import source_paths
 
-        return DuckDbFeatures(threads=1).compute(features, spec, rows, source_paths(home.lake, spec))
+        return DuckDbFeatures(threads=1).compute(features, spec, rows, sources)
 
     return recompute
+
+
+def _only_skew(
+    spec: ModelProject, home: LocalHome, paths: MonitorPaths, champion: Champion | None, at_us: int, output: Output
+) -> None:
+    from tidewheel.journal.ledger import Journal
+    from tidewheel.monitoring.run import run_skew
+
+    with output.progress("compare served values with their recomputation"):
+        result = run_skew(spec, paths, Journal(home.journal_url), champion, at_us, _offline_engine(spec))
+    given = result.given
+    data = {
+        "as_of": utc_text(given.end_us),
+        "window": {"start": utc_text(given.start_us), "end": utc_text(given.end_us)},
+        "champion": given.champion,
+        "findings": list(result.findings),
+        "features": [asdict(one) for one in given.skew],
+        "limits": {"max_mismatch_ratio": given.max_mismatch_ratio, "max_lagged_ratio": given.max_lagged_ratio},
+        "notes": list(given.notes),
+    }
+    output.result(data, lambda console: _render_skew(console, spec.name, data, result))
+
+
+def _render_skew(console: Console, project: str, data: dict[str, Any], result: MonitorResult) -> None:
+    given = result.given
+    console.print(
+        f"{project}: {data['window']['start']} to {data['window']['end']}, version {given.champion or 'none'}, "
+        f"{given.n_predictions} served rows recomputed"
+    )
+    columns = ("feature", "different", "missing", "extra", "behind the log", "median delta", "95 %", "largest")
+    rows = [
+        (one.feature, f"{one.n_different:,}", f"{one.n_missing:,}", f"{one.n_extra:,}", f"{one.n_lagged:,}",
+         *(f"{delta:.3g}" if delta else "" for delta in (one.delta_p50, one.delta_p95, one.delta_max)))
+        for one in given.skew
+    ]  # fmt: skip
+    if rows:
+        console.print(table("served against recomputed", columns, rows, columns[1:]))
+    if result.findings:
+        shown = [(one.severity, one.reason, one.message, f"docs/runbooks/{one.reason}.md") for one in result.findings]
+        console.print(table("findings", ("severity", "finding", "says", "runbook"), shown))
+    elif rows:
+        console.print("[green]what was served is what training computes[/]")
+    for text in data["notes"]:
+        console.print(f"note: {text}", markup=False)
 
 
 def _wait_for_the_lake(home: LocalHome, spec: ModelProject, paths: MonitorPaths, at_us: int) -> None:

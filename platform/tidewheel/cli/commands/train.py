@@ -15,6 +15,7 @@ from tidewheel.errors import Conflict, InputError
 
 if TYPE_CHECKING:
     from tidewheel.adapters.local_home import LocalHome
+    from tidewheel.findings import Finding
     from tidewheel.journal.decisions import DecisionRecord
     from tidewheel.journal.ledger import Journal
     from tidewheel.spec.project import ModelProject
@@ -174,10 +175,20 @@ def _train(
             registry=registry,
             on_step=lambda name: step.advance(1, name),
             on_features=lambda done, total: step.advance(0, f"features: view {done} of {total}"),
+            skew=_skew(home, spec, at_us),
         )
         trained = train_version(spec, features, folder, shop, at_us, record.id if record else "")
         step.advance(1, "done")
     return trained.to_json()
+
+
+def _skew(home: LocalHome, spec: ModelProject, at_us: int) -> Finding | None:
+    if spec.training.gate.skew_checked_within_us is None:
+        return None
+    from tidewheel.journal.ledger import Journal
+    from tidewheel.monitoring.skew_gate import skew_finding
+
+    return skew_finding(spec, Journal(home.journal_url), at_us)
 
 
 def _registry(home: LocalHome, tracking_uri: str | None) -> Any:
