@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 
 from memory.online_store import MemoryOnlineStore
+from servers.redis import cluster_url, redis_cluster, redis_server, secure_redis_server
+from tidewheel.adapters.redis_store import RedisOnlineStore
+from tidewheel.adapters.redis_url import parse_redis_url
 from tidewheel.adapters.sqlite_store import SqliteOnlineStore
 from tidewheel.clock import DAY_US
 from tidewheel.errors import Unavailable
@@ -49,9 +52,47 @@ def rows(position: int, **blobs: bytes) -> StateRows:
     )  # fmt: skip
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(scope="module")
+def one_redis(tmp_path_factory):
+    with redis_server(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def secure_redis(tmp_path_factory):
+    with secure_redis_server(tmp_path_factory.mktemp("secure-redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    with redis_cluster(tmp_path_factory.mktemp("cluster")) as nodes:
+        yield nodes
+
+
+def redis_store(request, kind: str) -> RedisOnlineStore:
+    """An empty store of a server that the module's tests share."""
+    if kind == "redis-cluster":
+        nodes = request.getfixturevalue("cluster")
+        for node in nodes:
+            node.client().flushall()
+        return RedisOnlineStore(parse_redis_url(cluster_url(nodes)))
+    server = request.getfixturevalue({"redis": "one_redis", "redis-tls-acl": "secure_redis"}[kind])
+    server.client().flushall()
+    return RedisOnlineStore(parse_redis_url(server.url), server.password)
+
+
+REDIS = [pytest.param(kind, marks=pytest.mark.integration) for kind in ("redis", "redis-tls-acl", "redis-cluster")]
+
+
+@pytest.fixture(params=["memory", "sqlite", *REDIS])
 def store(request, tmp_path):
-    made = MemoryOnlineStore() if request.param == "memory" else SqliteOnlineStore(tmp_path / "online.db")
+    if request.param == "memory":
+        made = MemoryOnlineStore()
+    elif request.param == "sqlite":
+        made = SqliteOnlineStore(tmp_path / "online.db")
+    else:
+        made = redis_store(request, request.param)
     yield made
     made.close()
 

@@ -1,0 +1,222 @@
+"""The online store in Redis, in the layout that stock Feast clients read: one hash per entity and project.
+
+A read is one HMGET per entity whatever it asks of it. A write goes through a script that compares positions, so that
+writers may repeat themselves, overlap or come late; progress is told only after all rows are in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import threading
+from collections.abc import Sequence
+from itertools import repeat
+from typing import Any
+
+from tidewheel.adapters.redis_link import AT_ONCE, Command, ReplyError
+from tidewheel.adapters.redis_servers import RedisServers, connect
+from tidewheel.adapters.redis_url import RedisAddress
+from tidewheel.clock import SECOND_US
+from tidewheel.errors import Unavailable
+from tidewheel.features.declaration import StateView
+from tidewheel.features.feast_layout import (
+    STATE,
+    decode_bytes,
+    encode_bytes,
+    encode_numbers,
+    encode_positions,
+    encode_times,
+    feature_field,
+    key_prefix,
+    position_field,
+    project_of,
+    time_field,
+)
+from tidewheel.features.ports import Progress, StateRows, Wanted
+
+READ_TIMEOUT_S = 1.0  # of up to AT_ONCE entities
+WRITE_TIMEOUT_S = 5.0
+WRITE_BYTES = 4 << 20  # on their way at once, about
+
+# Numbers, not strings, are compared: Lua orders strings by the server's locale. TTL is -1 where somebody keeps the
+# hash for ever, -2 where it is new.
+_WRITE = b"""
+local old = redis.call('HGET', KEYS[1], ARGV[1])
+if old and #old == 8 then
+  local a, b = struct.unpack('>I4I4', old)
+  local c, d = struct.unpack('>I4I4', ARGV[2])
+  if a > c or (a == c and b >= d) then return 0 end
+end
+local left, ttl = redis.call('TTL', KEYS[1]), tonumber(ARGV[3])
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2], unpack(ARGV, 4))
+if left ~= -1 and left < ttl then redis.call('EXPIRE', KEYS[1], ttl) end
+return 1
+"""
+_PROGRESS = b"""
+local old = redis.call('HGET', KEYS[1], ARGV[1])
+if old then
+  local a, b = struct.unpack('>I4I4', old)
+  local c, d = struct.unpack('>I4I4', ARGV[2])
+  if a > c or (a == c and b > d) then return 0 end
+end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+return 1
+"""
+_WRITE_SHA, _PROGRESS_SHA = (
+    hashlib.sha1(script, usedforsecurity=False).hexdigest().encode() for script in (_WRITE, _PROGRESS)
+)
+_FACTS = struct.Struct(">5q")
+
+
+class RedisOnlineStore:
+    """Safe to share between threads."""
+
+    def __init__(self, address: RedisAddress, password: str | None = None) -> None:
+        self._address = address
+        self._servers: RedisServers = connect(address, password)
+        self._places: dict[str, tuple[bytes, bytes]] = {}  # by state: its field, and the project behind entity keys
+        self._indexed: set[str] = set()
+        self._lock = threading.Lock()
+
+    def read(self, wanted: Wanted) -> list[list[bytes | None]]:
+        groups: list[tuple[Sequence[bytes], bytes, list[bytes], list[int]]] = []  # keys, project, fields, indexes
+        for index, (state, keys) in enumerate(wanted):
+            place = self._places.get(state.state_id)
+            if place is None:
+                place = feature_field(state.feast_view, STATE), state.project.encode()
+                self._places[state.state_id] = place
+            field, project = place
+            for group in groups:
+                if group[0] is keys and group[1] == project:
+                    group[2].append(field)
+                    group[3].append(index)
+                    break
+            else:
+                groups.append((keys, project, [field], [index]))
+        commands: list[Command] = [
+            (b"HMGET", key + project, *fields) for keys, project, fields, _ in groups for key in keys
+        ]
+        replies = self._run(commands, READ_TIMEOUT_S)
+        found: list[list[bytes | None]] = [[] for _ in wanted]
+        start = 0
+        for keys, _, _, indexes in groups:
+            mine = replies[start : start + len(keys)]
+            start += len(keys)
+            for nth, index in enumerate(indexes):
+                found[index] = [decode_bytes(values[nth]) for values in mine]
+        return found
+
+    def write(self, state: StateView, partition: int, rows: StateRows, progress: Progress) -> None:
+        self._index(state)
+        commands = _row_commands(state, rows) if len(rows.keys) else []
+        lot = max(1, min(AT_ONCE, WRITE_BYTES * len(commands) // (1 + sum(map(len, rows.blobs)))))
+        for start in range(0, len(commands), lot * 8):
+            self._run_scripts(commands[start : start + lot * 8])
+        facts = _FACTS.pack(
+            progress.position, progress.watermark_us, progress.end, progress.caught_up_at_us, progress.heartbeat_us
+        )
+        told = _progress_key(state.project, state.feast_view)
+        self._run_scripts([(b"EVALSHA", _PROGRESS_SHA, b"1", told, str(partition).encode(), facts)])
+
+    def progress(self, states: Sequence[StateView]) -> dict[str, dict[int, Progress]]:
+        commands = [(b"HGETALL", _progress_key(state.project, state.feast_view)) for state in states]
+        told = {}
+        for state, flat in zip(states, self._run(commands, READ_TIMEOUT_S), strict=True):
+            if flat:
+                pairs = zip(flat[::2], flat[1::2], strict=True)
+                told[state.state_id] = {int(partition): Progress(*_FACTS.unpack(facts)) for partition, facts in pairs}
+        return told
+
+    def keep_only(self, project: str, states: Sequence[StateView]) -> list[str]:
+        kept = {state.feast_view for state in states}
+        index = _index_key(project)
+        (flat,) = self._run([(b"HGETALL", index)], READ_TIMEOUT_S)
+        gone = {
+            name.decode(): json.loads(facts)
+            for name, facts in zip(flat[::2], flat[1::2], strict=True)
+            if name.decode() not in kept
+        }
+        for name, facts in gone.items():
+            # Its entry goes last: who is killed in between starts again.
+            self._forget(project, name, [tuple(pair) for pair in facts["keys"]], facts["features"])
+            self._run([(b"DEL", _progress_key(project, name))], WRITE_TIMEOUT_S)
+            self._run([(b"HDEL", index, name.encode())], WRITE_TIMEOUT_S)
+        self._indexed.clear()
+        return sorted(gone)
+
+    def close(self) -> None:
+        self._servers.close()
+
+    def _forget(self, project: str, feast_view: str, keys: Sequence[tuple[str, str]], features: Sequence[str]) -> None:
+        """Remove a view's fields from all entities, a scan's step at a time."""
+        fields = [feature_field(feast_view, feature) for feature in (*features, STATE)]
+        fields += [time_field(feast_view), position_field(feast_view)]
+        pattern = _literal(key_prefix(keys)) + b"*" + _literal(project.encode())
+        for found in self._servers.scan(pattern, READ_TIMEOUT_S):
+            mine = [(b"HDEL", key, *fields) for key in found if project_of(key) == project]
+            self._run(mine, WRITE_TIMEOUT_S)
+
+    def _index(self, state: StateView) -> None:
+        """Keep what it takes to remove the state when its declaration is gone."""
+        if state.state_id in self._indexed:
+            return
+        facts = {"state_id": state.state_id, "keys": state.keys, "features": [name for name, _ in state.published]}
+        entry = (b"HSET", _index_key(state.project), state.feast_view.encode(), json.dumps(facts).encode())
+        self._run([entry], WRITE_TIMEOUT_S)
+        self._indexed.add(state.state_id)
+
+    def _run_scripts(self, commands: Sequence[Command]) -> None:
+        replies = self._servers.run(commands, WRITE_TIMEOUT_S)
+        unknown = [
+            command for command, reply in zip(commands, replies, strict=True)
+            if isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT")
+        ]  # fmt: skip
+        if unknown:
+            # A server that restarted has forgotten them.
+            with self._lock:
+                for script in (_WRITE, _PROGRESS):
+                    self._checked(self._servers.everywhere((b"SCRIPT", b"LOAD", script), WRITE_TIMEOUT_S))
+            self._run(unknown, WRITE_TIMEOUT_S)
+        else:
+            self._checked(replies)
+
+    def _run(self, commands: Sequence[Command], timeout_s: float) -> list[Any]:
+        return self._checked(self._servers.run(commands, timeout_s)) if commands else []
+
+    def _checked(self, replies: list[Any]) -> list[Any]:
+        for reply in replies:
+            if isinstance(reply, ReplyError):
+                raise Unavailable(f"{self._address}: the online store refuses ({reply})")
+        return replies
+
+
+def _row_commands(state: StateView, rows: StateRows) -> list[Command]:
+    """One script call per row: position, time to live, then fields and values."""
+    if not all(isinstance(blob, bytes) for blob in rows.blobs):
+        raise TypeError("a blob must be bytes")
+    project, view = state.project.encode(), state.feast_view
+    # A second more than the retention, rounded up, so that nothing goes that a request can still ask for.
+    ttl = str(-(-state.retention_us // SECOND_US) + 1).encode()
+    parts: list[Any] = [
+        repeat(b"EVALSHA"), repeat(_WRITE_SHA), repeat(b"1"), [key + project for key in rows.keys],
+        repeat(position_field(view)), encode_positions(rows.positions), repeat(ttl),
+        repeat(time_field(view)), encode_times(rows.times_us),
+        repeat(feature_field(view, STATE)), map(encode_bytes, rows.blobs),
+    ]  # fmt: skip
+    for index, (feature, dtype) in enumerate(state.published):
+        parts += [repeat(feature_field(view, feature)), encode_numbers(dtype, rows.published[:, index])]
+    return list(zip(*parts, strict=False))
+
+
+def _index_key(project: str) -> bytes:
+    return f"tidewheel:{project}".encode()
+
+
+def _progress_key(project: str, feast_view: str) -> bytes:
+    return f"tidewheel:{project}:{feast_view}".encode()
+
+
+def _literal(text: bytes) -> bytes:
+    """Text of a pattern that stands for itself."""
+    return b"".join(b"\\" + bytes([byte]) if byte in b"*?[]\\^-" else bytes([byte]) for byte in text)
