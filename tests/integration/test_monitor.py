@@ -173,6 +173,16 @@ def test_the_command_prints_what_the_run_found(
     assert shifted["drift"]["payment_amount"] > 0.4
 
 
+def test_only_skew_compares_served_values_and_nothing_else(project: Path, world: MonitorWorld) -> None:
+    as_of = utc_text(world.midnight_us(DAYS))
+    said, _ = tidewheel("monitor", str(project), "--only", "skew", "--as-of", as_of)
+    assert (said["findings"], {one["n_different"] for one in said["features"]}) == ([], {0})
+    assert {one["feature"] for one in said["features"]} == set(world.features.names)
+    (run,) = world.journal.runs("card-fraud", stage="skew")
+    assert run.outcome is not None
+    assert (run.as_of_us, run.outcome["n_compared"] > 500) == (world.midnight_us(DAYS), True)
+
+
 def test_a_finding_draws_a_report(project: Path, world: MonitorWorld, results: dict[int, MonitorResult]) -> None:
     said, _ = tidewheel("monitor", str(project), "--as-of", utc_text(world.midnight_us(SHIFTED + 1)))
     assert said["report"] is not None, said["notes"]

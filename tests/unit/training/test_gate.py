@@ -52,6 +52,12 @@ def test_the_gate_lets_pass(change: dict[str, Any]) -> None:
     ("change", "reason", "message"),
     [
         pytest.param(
+            {"skew": Finding("SkewUnchecked", "no served value was compared", "critical")},
+            "SkewUnchecked",
+            "no served value was compared",
+            id="served values that nobody compared",
+        ),
+        pytest.param(
             {"candidate": ap(0.599), "champion": None},
             "BelowMinimum",
             "average_precision is 0.599, minimum 0.600",
