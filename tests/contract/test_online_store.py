@@ -15,6 +15,7 @@ from memory.online_store import MemoryOnlineStore
 from servers.redis import cluster_url, redis_cluster, redis_server, secure_redis_server
 from tidewheel.adapters.redis_store import RedisOnlineStore
 from tidewheel.adapters.redis_url import parse_redis_url
+from tidewheel.adapters.sqlite_file import DamagedStore, set_aside
 from tidewheel.adapters.sqlite_store import SqliteOnlineStore
 from tidewheel.clock import DAY_US
 from tidewheel.errors import Unavailable
@@ -230,3 +231,41 @@ def test_sqlite_says_which_file_fails(tmp_path):
     path.write_bytes(b"not a database at all, and longer than a header of one hundred bytes" * 4)
     with pytest.raises(Unavailable, match=r"online\.db: the online store is damaged"):
         SqliteOnlineStore(path)
+
+
+def test_a_damaged_sqlite_file_is_set_aside_and_readers_find_the_new_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("tidewheel.adapters.sqlite_store.LOOK_EVERY_S", 0.0)
+    path = tmp_path / "online.db"
+    for _ in range(2):
+        reader, writer = SqliteOnlineStore(path), SqliteOnlineStore(path)
+        writer.write(S, 0, rows(3, k1=b"old"), LATER)
+        assert read(reader, S, 1) == [b"old"]
+        kept = set_aside(path)
+        fresh = SqliteOnlineStore(path)
+        fresh.write(S, 0, rows(1, k1=b"new"), AT_START)
+        writer.close()  # must not take the new file's write-ahead log with it
+        assert read(reader, S, 1) == [b"new"]
+        reader.close()
+        fresh.close()
+        again = SqliteOnlineStore(path)
+        assert read(again, S, 1) == [b"new"]
+        again.close()
+        assert kept.is_file()
+
+
+def test_a_sqlite_file_that_is_damaged_while_it_is_open_is_named(tmp_path):
+    path = tmp_path / "online.db"
+    store = SqliteOnlineStore(path)
+    store.write(S, 0, rows(3, **{f"k{n}": bytes(3000) for n in range(1, 200)}), AT_START)
+    store.close()
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (path.stat().st_size - 4096))
+    with pytest.raises(DamagedStore) as caught:
+        damaged = SqliteOnlineStore(path)
+        damaged.read([(S, [key(n) for n in range(1, 200)])])
+    assert caught.value.path == path
+    set_aside(path)
+    store = SqliteOnlineStore(path)
+    assert (read(store, S, 1), store.progress([S])) == ([None], {})
+    store.close()

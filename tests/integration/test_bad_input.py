@@ -501,7 +501,7 @@ def test_a_damaged_online_store_is_named_and_is_filled_again_from_the_log(projec
     command = ("ingest", project, "--source", f"payments={path}", "--wait")
     error = told(*command)
     assert f"{home.online_db}: the online store is damaged (file is not a database)" in error
-    assert "run 'tidewheel down', remove the file, and 'tidewheel up' fills it again" in error
+    assert "the stream worker sets it aside and fills a new one from the event log" in error
     assert FileEventLog(home.event_log).end("payments", 0) == 50  # the events themselves are safe
     home.online_db.unlink()
     with stream_worker(home):

@@ -1,7 +1,8 @@
-"""The online store in one SQLite file: many readers and one writer, in any number of processes.
+"""The online store in one SQLite file, in the layout that stock Feast clients read: many readers and one writer, in
+any number of processes.
 
-Items and progress of a write are one transaction. WAL keeps readers going while the worker writes; a power cut may
-take the last transactions whole, never a part, and the worker then takes the same events again.
+A write is one transaction. WAL keeps readers going while the worker writes; a power cut may take the last
+transactions whole, never a part, and the worker then takes the same events again.
 """
 
 from __future__ import annotations
@@ -9,55 +10,63 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import chain, repeat
 from pathlib import Path
 
+from tidewheel.adapters.sqlite_file import DamagedStore, opened
+from tidewheel.clock import SECOND_US
 from tidewheel.errors import Unavailable
 from tidewheel.features.declaration import StateView
+from tidewheel.features.feast_layout import STATE, decode_bytes, encode_bytes, encode_numbers, encode_positions
 from tidewheel.features.ports import Progress, StateRows, Wanted
 
-BUSY_TIMEOUT_S = 10.0
 FEW_LOOKUPS, MAX_KEYS = 9, 512
+LOOK_EVERY_S = 1.0  # whether the file is still the one that was opened
 
+# Ours, beside Feast's tables; an entity's position is in the column vector_value, which Feast leaves empty.
 _SCHEMA = (
-    "CREATE TABLE IF NOT EXISTS states (number INTEGER PRIMARY KEY, state_id TEXT NOT NULL UNIQUE, "
-    "project TEXT NOT NULL, feast_view TEXT NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS progress (state INTEGER NOT NULL, partition INTEGER NOT NULL, "
-    "position INTEGER NOT NULL, watermark_us INTEGER NOT NULL, end INTEGER NOT NULL, "
-    "caught_up_at_us INTEGER NOT NULL, heartbeat_us INTEGER NOT NULL, UNIQUE (state, partition))",
-    "CREATE TABLE IF NOT EXISTS items (state INTEGER NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL, "
-    "position INTEGER NOT NULL, UNIQUE (state, key))",
+    "CREATE TABLE IF NOT EXISTS tidewheel_progress (state_id TEXT NOT NULL, partition INTEGER NOT NULL, "
+    "project TEXT NOT NULL, feast_view TEXT NOT NULL, position INTEGER NOT NULL, watermark_us INTEGER NOT NULL, "
+    "end INTEGER NOT NULL, caught_up_at_us INTEGER NOT NULL, heartbeat_us INTEGER NOT NULL, "
+    "PRIMARY KEY (state_id, partition))",
 )
-_READ = "SELECT value FROM items WHERE state = ? AND key = ?"
-_READ_MANY = "SELECT key, value FROM items WHERE state = ? AND key IN"
+# As feast 0.67 makes it, but for an index on what the primary key begins with.
+_TABLE = (
+    "CREATE TABLE IF NOT EXISTS {table} (entity_key BLOB, feature_name TEXT, value BLOB, value_text TEXT, "
+    "vector_value BLOB, event_ts timestamp, created_ts timestamp, PRIMARY KEY(entity_key, feature_name))"
+)
+_READ = "SELECT value FROM {table} WHERE entity_key = ? AND feature_name = 'state'"
+_READ_MANY = "SELECT entity_key, value FROM {table} WHERE feature_name = 'state' AND entity_key IN"
 _WRITE = (
-    "INSERT INTO items VALUES (?, ?, ?, ?) ON CONFLICT (state, key) DO UPDATE SET value = excluded.value, "
-    "position = excluded.position WHERE excluded.position > items.position"
-)
-_STATE = (
-    "INSERT INTO states (state_id, project, feast_view) VALUES (?, ?, ?) "
-    "ON CONFLICT (state_id) DO UPDATE SET project = excluded.project RETURNING number"
+    "INSERT INTO {table} (entity_key, feature_name, value, vector_value, event_ts) VALUES (?, ?, ?, ?, ?) "
+    "ON CONFLICT (entity_key, feature_name) DO UPDATE SET value = excluded.value, "
+    "vector_value = excluded.vector_value, event_ts = excluded.event_ts "
+    "WHERE vector_value IS NULL OR excluded.vector_value > vector_value"
 )
 _PROGRESS = (
-    "INSERT INTO progress VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (state, partition) DO UPDATE SET "
+    "INSERT INTO tidewheel_progress VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (state_id, partition) DO UPDATE SET "
     "position = excluded.position, watermark_us = excluded.watermark_us, end = excluded.end, "
     "caught_up_at_us = excluded.caught_up_at_us, heartbeat_us = excluded.heartbeat_us "
-    "WHERE excluded.position >= progress.position"
+    "WHERE excluded.position >= position"
 )
 
 
 class SqliteOnlineStore:
-    """Safe to share between threads: each has a connection of its own."""
+    """Safe to share between threads: each has a connection of its own. Raises DamagedStore where the file is no
+    database, or not a whole one."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._local = threading.local()
         self._all: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
-        self._numbers: dict[str, int] = {}
+        self._reads: dict[str, tuple[str, str]] = {}  # statements for one and for many, by state
+        self._made: set[tuple[int, str]] = set()  # (file, state) whose table is there
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection()
+        with self._translated():
+            self._connection()
 
     def read(self, wanted: Wanted) -> list[list[bytes | None]]:
         with self._translated():
@@ -66,43 +75,54 @@ class SqliteOnlineStore:
 
     def _read(self, connection: sqlite3.Connection, state: StateView, keys: Sequence[bytes]) -> list[bytes | None]:
         """By one statement per MAX_KEYS keys: every statement lets other threads take the interpreter."""
-        number = self._number(connection, state.state_id)
-        if len(keys) <= FEW_LOOKUPS:
-            rows = [connection.execute(_READ, (number, key)).fetchone() for key in keys]
-            return [row[0] if row is not None else None for row in rows]
+        one, many = self._reads.get(state.state_id) or self._prepare(state)
         found: dict[bytes, bytes] = {}
-        for start in range(0, len(keys), MAX_KEYS):
-            some: list[bytes | None] = list(keys[start : start + MAX_KEYS])
-            # A power of two, filled up with null, which equals no key: few statements, so that all stay prepared.
-            some += [None] * ((1 << (len(some) - 1).bit_length()) - len(some))
-            marks = ", ".join("?" * len(some))
-            found.update(connection.execute(f"{_READ_MANY} ({marks})", (number, *some)))
-        return [found.get(key) for key in keys]
+        try:
+            if len(keys) <= FEW_LOOKUPS:
+                rows = [connection.execute(one, (key,)).fetchone() for key in keys]
+                return [decode_bytes(row[0]) if row is not None else None for row in rows]
+            for start in range(0, len(keys), MAX_KEYS):
+                some: list[bytes | None] = list(keys[start : start + MAX_KEYS])
+                # A power of two, filled up with null, which equals no key: few statements, so that all stay prepared.
+                some += [None] * ((1 << (len(some) - 1).bit_length()) - len(some))
+                found.update(connection.execute(f"{many} ({', '.join('?' * len(some))})", some))
+        except sqlite3.OperationalError as error:
+            if not str(error).startswith("no such table"):  # not made yet, or removed
+                raise
+        return [decode_bytes(found.get(key)) for key in keys]
+
+    def _prepare(self, state: StateView) -> tuple[str, str]:
+        table = _table(state.project, state.feast_view)
+        return self._reads.setdefault(state.state_id, (_READ.format(table=table), _READ_MANY.format(table=table)))
 
     def write(self, state: StateView, partition: int, rows: StateRows, progress: Progress) -> None:
+        table = _table(state.project, state.feast_view)
+        facts = (
+            state.state_id, partition, state.project, state.feast_view, progress.position, progress.watermark_us,
+            progress.end, progress.caught_up_at_us, progress.heartbeat_us,
+        )  # fmt: skip
         with self._translated():
             connection = self._connection()
+            made = (self._local.inode, state.state_id)
             connection.execute("BEGIN IMMEDIATE")
             try:
-                (number,) = connection.execute(_STATE, (state.state_id, state.project, state.feast_view)).fetchone()
-                items = zip(rows.keys, rows.blobs, rows.positions.tolist(), strict=True)
-                connection.executemany(_WRITE, ((number, *item) for item in items))
-                facts = (
-                    number, partition, progress.position, progress.watermark_us, progress.end,
-                    progress.caught_up_at_us, progress.heartbeat_us,
-                )  # fmt: skip
+                if made not in self._made:
+                    connection.execute(_TABLE.format(table=table))
+                connection.executemany(_WRITE.format(table=table), _items(state, rows))
                 connection.execute(_PROGRESS, facts)
                 connection.execute("COMMIT")
             except BaseException:
-                connection.execute("ROLLBACK")
+                with suppress(sqlite3.Error):  # a damaged file has ended the transaction itself
+                    connection.execute("ROLLBACK")
                 raise
+            self._made.add(made)
 
     def progress(self, states: Sequence[StateView]) -> dict[str, dict[int, Progress]]:
         with self._translated():
             marks = ", ".join("?" for _ in states)
             rows = self._connection().execute(
                 "SELECT state_id, partition, position, watermark_us, end, caught_up_at_us, heartbeat_us "
-                f"FROM states JOIN progress ON state = number WHERE state_id IN ({marks})",
+                f"FROM tidewheel_progress WHERE state_id IN ({marks})",
                 [state.state_id for state in states],
             )
             told: dict[str, dict[int, Progress]] = {}
@@ -115,16 +135,16 @@ class SqliteOnlineStore:
         with self._translated():
             connection = self._connection()
             rows = connection.execute(
-                "SELECT number, state_id, feast_view FROM states WHERE project = ?", (project,)
+                "SELECT DISTINCT state_id, feast_view FROM tidewheel_progress WHERE project = ?", (project,)
             ).fetchall()
-            gone = [(number, state_id, name) for number, state_id, name in rows if state_id not in kept]
-            for number, state_id, _ in gone:
+            gone = {state_id: feast_view for state_id, feast_view in rows if state_id not in kept}
+            for state_id, feast_view in gone.items():
+                self._made.discard((self._local.inode, state_id))
                 connection.execute("BEGIN IMMEDIATE")
-                for table, column in (("items", "state"), ("progress", "state"), ("states", "number")):
-                    connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (number,))
+                connection.execute(f"DROP TABLE IF EXISTS {_table(project, feast_view)}")
+                connection.execute("DELETE FROM tidewheel_progress WHERE state_id = ?", (state_id,))
                 connection.execute("COMMIT")
-                self._numbers.pop(state_id, None)
-            return sorted(name for _, _, name in gone)
+            return sorted(gone.values())
 
     def close(self) -> None:
         with self._lock:
@@ -133,34 +153,35 @@ class SqliteOnlineStore:
             self._all.clear()
         self._local = threading.local()
 
-    def _number(self, connection: sqlite3.Connection, state_id: str) -> int:
-        number = self._numbers.get(state_id)
-        if number is not None:
-            return number
-        row = connection.execute("SELECT number FROM states WHERE state_id = ?", (state_id,)).fetchone()
-        if row is None:
-            return -1  # not made yet: no item can match
-        self._numbers[state_id] = int(row[0])
-        return int(row[0])
-
     def _connection(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            with self._translated():
-                connection = sqlite3.connect(
-                    self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-                )
-                connection.execute("PRAGMA busy_timeout = 10000")
-                _enter_wal_mode(connection)
-                connection.execute("PRAGMA synchronous = NORMAL")
-                connection.execute("PRAGMA cache_size = -65536")
-                connection.execute("PRAGMA mmap_size = 1073741824")
-                for statement in _SCHEMA:
-                    connection.execute(statement)
-            self._local.connection = connection
-            with self._lock:
-                self._all.append(connection)
+        local = self._local
+        connection: sqlite3.Connection | None = getattr(local, "connection", None)
+        now_s = time.monotonic()
+        if connection is not None:
+            if now_s < local.look_at_s:
+                return connection
+            local.look_at_s = now_s + LOOK_EVERY_S
+            if self._inode() == local.inode:
+                return connection
+            self._forget(connection)  # the file was set aside and is made anew
+        connection = opened(self._path, _SCHEMA)
+        with self._lock:
+            self._all.append(connection)
+        local.connection, local.inode, local.look_at_s = connection, self._inode(), now_s + LOOK_EVERY_S
         return connection
+
+    def _inode(self) -> int:
+        try:
+            return self._path.stat().st_ino
+        except OSError:
+            return -1
+
+    def _forget(self, connection: sqlite3.Connection) -> None:
+        self._local.connection = None
+        with self._lock:
+            if connection in self._all:
+                self._all.remove(connection)
+        connection.close()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -169,19 +190,26 @@ class SqliteOnlineStore:
         except sqlite3.OperationalError as error:
             raise Unavailable(f"{self._path}: the online store does not answer ({error})") from error
         except sqlite3.Error as error:
-            raise Unavailable(
-                f"{self._path}: the online store is damaged ({error}); run 'tidewheel down', remove the file, and "
-                "'tidewheel up' fills it again from the event log"
-            ) from error
+            connection = getattr(self._local, "connection", None)
+            if connection is not None:
+                self._forget(connection)
+            raise DamagedStore(self._path, error) from error
 
 
-def _enter_wal_mode(connection: sqlite3.Connection) -> None:
-    """Switch once per file. SQLite does not wait for the lock here whatever the busy time-out, so we do."""
-    deadline_s = time.monotonic() + BUSY_TIMEOUT_S
-    while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError:  # another process opens the new file at this moment
-            if time.monotonic() > deadline_s:
-                raise
-            time.sleep(0.02)
+def _table(project: str, feast_view: str) -> str:
+    """Feast's name of a view's table, quoted."""
+    return '"' + f"{project}_{feast_view}".replace('"', '""') + '"'
+
+
+def _items(state: StateView, rows: StateRows) -> Iterator[tuple[bytes, str, bytes, bytes, int]]:
+    """Feast's rows, an entity's together; event times in whole seconds, as Feast keeps them."""
+    positions = encode_positions(rows.positions)
+    times_s = (rows.times_us // SECOND_US).tolist()
+
+    def column(feature: str, values: Iterable[bytes]) -> Iterator[tuple[bytes, str, bytes, bytes, int]]:
+        return zip(rows.keys, repeat(feature), values, positions, times_s, strict=False)
+
+    columns = [column(STATE, map(encode_bytes, rows.blobs))]
+    for index, (feature, dtype) in enumerate(state.published):
+        columns.append(column(feature, encode_numbers(dtype, rows.published[:, index])))
+    return chain.from_iterable(zip(*columns, strict=True))
