@@ -28,6 +28,16 @@ class LocalHome:
         return self.root / "platform.json"
 
     @property
+    def connections(self) -> Path:
+        """Where online store and event log are, by URL; no secrets."""
+        return self.root / "connections.json"
+
+    @property
+    def feast(self) -> Path:
+        """A folder for stock Feast clients: feature_store.yaml and the registry."""
+        return self.root / "feast"
+
+    @property
     def logs(self) -> Path:
         return self.root / "logs"
 

@@ -61,6 +61,9 @@ def parse_redis_url(url: str) -> RedisAddress:
     if len(found) > 1 and not cluster:
         raise InputError(f"{url}: several servers are a cluster; write {parts.scheme}+cluster://")
     files = {name: Path(options[name]) for name in OPTIONS if name in options}
+    relative = [name for name, path in files.items() if not path.is_absolute()]
+    if relative:
+        raise InputError(f"{url}: {', '.join(relative)} must be a whole path, which starts with /")
     return RedisAddress(found, cluster, _db(parts.path, cluster, url), unquote(user) or None, tls, **files)
 
 

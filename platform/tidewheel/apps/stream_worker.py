@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tidewheel.adapters.connections import open_online_store
 from tidewheel.adapters.file_event_log import FileEventLog
 from tidewheel.adapters.local_home import LocalHome
-from tidewheel.adapters.sqlite_store import SqliteOnlineStore
 from tidewheel.bundle.manifest import verify
 from tidewheel.clock import SECOND_US, Clock, SystemClock, utc_text
 from tidewheel.errors import TidewheelError, Unavailable
@@ -169,7 +169,7 @@ def run(home: LocalHome, clock: Clock, stopped: threading.Event) -> None:
     with _only_worker(home, stopped) as mine:
         if not mine:
             return
-        store = SqliteOnlineStore(home.online_db)
+        store = open_online_store(home)
         worker = StreamWorker(home, FileEventLog(home.event_log), store, clock)
         log_line(clock, "started", home=str(home.root))
         while not stopped.is_set():

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tidewheel.adapters.connections import has_online_store, open_online_store
 from tidewheel.adapters.local_home import LocalHome
-from tidewheel.adapters.sqlite_store import SqliteOnlineStore
 from tidewheel.features.load import load_features
 from tidewheel.spec.project import ModelProject
 
 
 def watermark_us(home: LocalHome, code: Path, project: ModelProject) -> int | None:
     """Watermark of the request source: that of its slowest feature state. None before the first event."""
-    if not home.online_db.is_file():
+    if not has_online_store(home):
         return None
     states = [state for state in load_features(code, project).states if state.source == project.request]
-    store = SqliteOnlineStore(home.online_db)
+    store = open_online_store(home)
     try:
         told = store.progress(states)
     finally:

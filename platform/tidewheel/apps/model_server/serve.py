@@ -17,8 +17,8 @@ from pathlib import Path
 import uvicorn
 import uvloop
 
+from tidewheel.adapters.connections import open_online_store
 from tidewheel.adapters.local_home import LocalHome
-from tidewheel.adapters.sqlite_store import SqliteOnlineStore
 from tidewheel.apps.model_server.asgi import ModelServerApp
 from tidewheel.apps.model_server.versions import Versions
 from tidewheel.clock import SECOND_US, Clock, SystemClock
@@ -120,7 +120,7 @@ class ModelServer:
         self._shipper = Shipper(log, home.lake / "predictions" / project, prediction_schema({}))
         self._shadow = ShadowScorer(log, self._clock)
         self._coalescer = Coalescer(log, self._shadow, self._metrics, self._clock)
-        requests, shadow, watch = (SqliteOnlineStore(home.online_db) for _ in range(3))
+        requests, shadow, watch = (open_online_store(home) for _ in range(3))
         stores = Stores(requests, shadow, watch, LastGood())
         self._versions = Versions(home, project, stores, self._clock, self._changed)
         app = ModelServerApp(project, self._versions, self._coalescer, self._metrics, self._gauges, self._clock)

@@ -161,14 +161,14 @@ def _wait(
     ends: dict[str, int], spec: ModelProject, features: FeatureSet, home: LocalHome, timeout_s: float, output: Output
 ) -> None:
     """Until every state and the lake have the events up to ``ends``."""
-    from tidewheel.adapters.sqlite_store import SqliteOnlineStore
+    from tidewheel.adapters.connections import open_online_store
     from tidewheel.errors import Unavailable
     from tidewheel.features.lake import lake_end, source_paths
 
     states = [state for state in features.states if state.source in ends]
     folders = source_paths(home.lake, spec)
     total = sum(ends[state.source] for state in states) + sum(ends.values())
-    store = SqliteOnlineStore(home.online_db)
+    store = open_online_store(home)
     try:
         with output.progress("Taking in", total) as step:
             done, moved_at, beat_us, beat_at = -1, time.monotonic(), 0, time.monotonic()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,13 +27,17 @@ def command(project: Path, output: Output) -> int:
     Example:
       tidewheel status card-fraud
     """
+    from tidewheel.adapters.connections import read_connections
     from tidewheel.adapters.local_home import LocalHome
     from tidewheel.apps.overview import read_overview
     from tidewheel.spec.load import load_project
 
     spec = load_project(project)
     seen = read_overview(LocalHome.of(project), project, spec)
-    output.result(_data(seen), lambda console: _render(console, seen, project))
+    connections = asdict(read_connections(LocalHome.of(project)))
+    output.result(
+        {**_data(seen), "connections": connections}, lambda console: _render(console, seen, project, connections)
+    )
     return 0
 
 
@@ -72,7 +78,7 @@ def _data(seen: Overview) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _render(console: Console, seen: Overview, folder: Path) -> None:
+def _render(console: Console, seen: Overview, folder: Path, connections: Mapping[str, str | None]) -> None:
     at = utc_text(seen.as_of_us) if seen.as_of_us is not None else "no events yet"
     console.print(f"[bold]{seen.project}[/], tier {seen.tier}, event time {at}")
     champion = f"version {seen.champion}" if seen.champion else "nothing yet; run 'tidewheel train', then 'promote'"
@@ -88,6 +94,9 @@ def _render(console: Console, seen: Overview, folder: Path) -> None:
         for name, url in seen.platform.endpoints.items():
             console.print(f"{name}: {url}/v2/models/{name}/infer")
         console.print(f"MLflow: {seen.platform.mlflow_uri}")
+    for name, url in connections.items():
+        if url is not None:
+            console.print(f"{name.replace('_', ' ')}: {url}")
     if "monitor" in seen.last_runs:
         title = f"findings of {utc_text(seen.last_runs['monitor'])}"
         found = [(r.finding.severity, r.finding.reason, r.finding.message) for r in seen.findings]

@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 
 from tidewheel.cli.output import Output, output_option, project_argument, table
 
+if TYPE_CHECKING:
+    from tidewheel.adapters.local_home import LocalHome
+
 
 @click.command()
 @project_argument
 @click.option("--mlflow-port", type=click.IntRange(1, 65535), help="Port of the MLflow server; a free one by default.")
+@click.option("--online-store", metavar="URL", help="Where online features are: redis://HOST:PORT, rediss://..., "
+              "redis+cluster://HOST:PORT,HOST:PORT or sqlite:PATH; the project's own file by default. Kept.")  # fmt: skip
+@click.option("--event-log", metavar="URL", help="Where events are: kafka://HOST:PORT,HOST:PORT or file:PATH; the "
+              "project's own folder by default. Kept.")  # fmt: skip
+@click.option("--feast-registry", metavar="URL", help="A SQL registry for stock Feast clients, such as "
+              "postgresql://HOST/DATABASE; the project's own file by default. Kept.")  # fmt: skip
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until every process is healthy.")
 @output_option
-def command(project: Path, mlflow_port: int | None, wait: bool, output: Output) -> int:
+def command(
+    project: Path,
+    mlflow_port: int | None,
+    online_store: str | None,
+    event_log: str | None,
+    feast_registry: str | None,
+    wait: bool,
+    output: Output,
+) -> int:
     """Start the platform for PROJECT on this machine: MLflow, stream worker, controller, scheduler.
 
     It runs in the background, restarts what crashes, and keeps its state in PROJECT/.tidewheel. Model servers
@@ -24,6 +44,7 @@ def command(project: Path, mlflow_port: int | None, wait: bool, output: Output) 
     \b
     Example:
       tidewheel up card-fraud
+      tidewheel up card-fraud --online-store redis://127.0.0.1:6379
     """
     from tidewheel.adapters.child_processes import port_is_free
     from tidewheel.adapters.local_home import LocalHome
@@ -41,6 +62,7 @@ def command(project: Path, mlflow_port: int | None, wait: bool, output: Output) 
     if mlflow_port is not None and running_platform(home) is None and not port_is_free(mlflow_port):
         raise InputError(f"port {mlflow_port} is in use; choose another with --mlflow-port or leave it out")
     apply_project(project, home_of=home.root)
+    _connect(home, {"online_store": online_store, "event_log": event_log, "feast_registry": feast_registry})
     started = start_platform(home, project, mlflow_port)
     state: PlatformState | None = running_platform(home)
     if wait:
@@ -67,3 +89,21 @@ def command(project: Path, mlflow_port: int | None, wait: bool, output: Output) 
     body = state.to_json() if state is not None else {"state": "starting"}
     output.result({"project": spec.name, "started": started, "home": home.root, **body}, render)
     return 0
+
+
+def _connect(home: LocalHome, given: Mapping[str, str | None]) -> None:
+    """Keep the connections that were named; the others stay as they are. Raises InputError."""
+    from tidewheel.adapters.connections import checked_online_store, read_connections, write_connections
+    from tidewheel.apps.local_platform import running_platform
+    from tidewheel.errors import InputError
+
+    kept = read_connections(home)
+    named = {name: url for name, url in given.items() if url is not None}
+    if "online_store" in named:
+        named["online_store"] = checked_online_store(named["online_store"])
+    wanted = replace(kept, **named)
+    if wanted == kept:
+        return
+    if running_platform(home) is not None:
+        raise InputError("the platform runs with other connections; run 'tidewheel down' first")
+    write_connections(home, wanted)
