@@ -94,9 +94,9 @@ def _render(console: Console, seen: Overview, folder: Path, connections: Mapping
         for name, url in seen.platform.endpoints.items():
             console.print(f"{name}: {url}/v2/models/{name}/infer")
         console.print(f"MLflow: {seen.platform.mlflow_uri}")
-    for name, url in connections.items():
-        if url is not None:
-            console.print(f"{name.replace('_', ' ')}: {url}")
+    for what, where in connections.items():
+        if where is not None:
+            console.print(f"{what.replace('_', ' ')}: {where}")
     if "monitor" in seen.last_runs:
         title = f"findings of {utc_text(seen.last_runs['monitor'])}"
         found = [(r.finding.severity, r.finding.reason, r.finding.message) for r in seen.findings]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @project_argument
 @click.option("--mlflow-port", type=click.IntRange(1, 65535), help="Port of the MLflow server; a free one by default.")
 @click.option("--online-store", metavar="URL", help="Where online features are: redis://HOST:PORT, rediss://..., "
-              "redis+cluster://HOST:PORT,HOST:PORT or sqlite:PATH; the project's own file by default. Kept.")  # fmt: skip
+              "redis+cluster://HOST:PORT,HOST:PORT or sqlite:PATH; the project's file by default. Kept.")  # fmt: skip
 @click.option("--event-log", metavar="URL", help="Where events are: kafka://HOST:PORT,HOST:PORT or file:PATH; the "
               "project's own folder by default. Kept.")  # fmt: skip
 @click.option("--feast-registry", metavar="URL", help="A SQL registry for stock Feast clients, such as "
