@@ -10,6 +10,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# Importing Feast costs seconds of every apply; tests of it switch it on.
+os.environ.setdefault("TIDEWHEEL_FEAST", "off")
+
 
 @pytest.fixture(autouse=True)
 def _environment_is_left_as_it_was() -> Iterator[None]:

@@ -12,28 +12,40 @@ from tidewheel.cli.output import Output, output_option, project_argument
 
 @click.command()
 @project_argument
+@click.option("--wait", is_flag=True, help="Wait until stock Feast clients are told, too; a SQL registry is always "
+              "waited for.")  # fmt: skip
 @output_option
-def command(project: Path, output: Output) -> int:
+def command(project: Path, wait: bool, output: Output) -> int:
     """Check PROJECT and put its spec and features in force; running processes follow. Safe to run again.
 
     \b
     Example:
       tidewheel apply card-fraud
     """
+    from tidewheel.adapters.connections import read_connections
     from tidewheel.adapters.local_home import LocalHome
+    from tidewheel.apps.feast_clients import project_definitions, start_telling, told_line
     from tidewheel.reconcile.applied import apply_project
 
     home = LocalHome.of(project)
+    definitions = project_definitions(home, project)
     done = apply_project(project, home_of=home.root)
+    telling = start_telling(home, definitions)
+    if wait or read_connections(home).feast_registry is not None:
+        with output.progress("Telling Feast clients", None):
+            told = telling.finish()
+    else:
+        told = telling.begun()
 
     def render(console: Console) -> None:
-        if not done.changed:
+        if done.changed:
+            before = f" (was {done.before[:12]})" if done.before else ""
+            files = ", ".join(done.changed_files)
+            console.print(f"[green]applied[/]: {done.name} {done.now[:12]}{before}; changed: {files}")
+        else:
             console.print(f"{done.name}: unchanged, {done.now[:12]} is in force")
-            return
-        before = f" (was {done.before[:12]})" if done.before else ""
-        console.print(
-            f"[green]applied[/]: {done.name} {done.now[:12]}{before}; changed: {', '.join(done.changed_files)}"
-        )
+        if line := told_line(told, home.feast):
+            console.print(line)
 
     output.result(
         {
@@ -42,6 +54,7 @@ def command(project: Path, output: Output) -> int:
             "before": done.before,
             "changed": done.changed,
             "changed_files": list(done.changed_files),
+            "feast": told,
         },
         render,
     )

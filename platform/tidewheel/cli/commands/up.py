@@ -49,6 +49,7 @@ def command(
     from tidewheel.adapters.child_processes import port_is_free
     from tidewheel.adapters.local_home import LocalHome
     from tidewheel.adapters.platform_state import PlatformState
+    from tidewheel.apps.feast_clients import project_definitions, start_telling, told_line
     from tidewheel.apps.local_platform import running_platform, start_platform, wait_until_running
     from tidewheel.clock import SystemClock
     from tidewheel.errors import InputError
@@ -61,8 +62,10 @@ def command(
     home = LocalHome.of(project)
     if mlflow_port is not None and running_platform(home) is None and not port_is_free(mlflow_port):
         raise InputError(f"port {mlflow_port} is in use; choose another with --mlflow-port or leave it out")
+    definitions = project_definitions(home, project)
     apply_project(project, home_of=home.root)
     _connect(home, {"online_store": online_store, "event_log": event_log, "feast_registry": feast_registry})
+    telling = start_telling(home, definitions)
     started = start_platform(home, project, mlflow_port)
     state: PlatformState | None = running_platform(home)
     if wait:
@@ -77,6 +80,8 @@ def command(
 
             state = wait_until_running(home, SystemClock(), report)
 
+    told = telling.finish()
+
     def render(console: Console) -> None:
         word = "started" if started else "already running"
         console.print(f"[green]{word}[/]: {spec.name}, state in {home.root}")
@@ -85,9 +90,11 @@ def command(
         rows = [(name, p.state, p.pid, p.port, p.log) for name, p in state.processes.items()]
         console.print(table("", ("process", "state", "pid", "port", "log"), rows, numeric=("pid", "port")))
         console.print(f"MLflow: {state.mlflow_uri}")
+        if line := told_line(told, home.feast):
+            console.print(line)
 
     body = state.to_json() if state is not None else {"state": "starting"}
-    output.result({"project": spec.name, "started": started, "home": home.root, **body}, render)
+    output.result({"project": spec.name, "started": started, "home": home.root, "feast": told, **body}, render)
     return 0
 
 
