@@ -1,68 +1,90 @@
 """What can be computed over a window: one object per aggregation, and no engine names any of them.
 
-An aggregation turns the events of a segment into a partial (init and update), combines two partials (merge), ends
-a partial in a value (finalize), and says the same as SQL. Engines only call these. A partial is a tuple of arrays
-of one shape, one entry per window; missing is NaN.
-
-Sums are pairwise over the segment alone, never differences of running sums, so a value depends on the events in
-its window and on nothing else: the same alone or among many, offline or online.
+An aggregation names the parts it is made of (``partials.py``: init, update, merge), ends their fields in a value
+(finalize) and says the same as SQL. Engines only call these; parts that several aggregations of one column and
+filter share are computed and stored once. Missing is NaN.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-Partial = tuple[NDArray[Any], ...]
+from tidewheel.features.partials import (
+    DIFFERENT,
+    EVENTS,
+    FLOAT_MAX,
+    FLOAT_MIN,
+    FLOAT_SUM,
+    INT_MAX,
+    INT_MIN,
+    INT_SUM,
+    MET,
+    NEVER_US,
+    NEWEST_TIME,
+    SPREAD,
+    VALUES,
+    Edge,
+    Part,
+    Partial,
+)
+from tidewheel.features.spans import Floats, Ints
+
+Reads = Literal["events", "numbers", "values", "condition"]  # values: numbers or text; condition: a second filter
 
 
-class Segments(Protocol):
-    """Many runs of events at once; the arrays given to it have one entry per event."""
+@dataclass(frozen=True)
+class SqlEvents:
+    """Names that an aggregate in SQL may use; ``over`` is empty or an OVER clause with a space before it."""
 
-    def count(self, member: Bools | None) -> NDArray[np.int64]: ...
-
-    def reduce(self, ufunc: np.ufunc, values: Floats, empty: float) -> Floats: ...
-
-    def squares(self, values: Floats, valid: Bools, center: Floats) -> Floats: ...
+    dialect: str
+    value: str  # the column (DOUBLE, or BIGINT where ``integer``), or the condition as a boolean
+    member: str  # a condition: the event counts
+    over: str
+    integer: bool
+    time: str  # of the event, us, BIGINT
+    id_hash: str  # BIGINT, orders equal times
+    asked: str  # the time asked about, us, BIGINT
 
 
 class Aggregation(Protocol):
-    """``member`` marks the events that count (None: all); ``values`` is None where no column is read."""
+    """``integer`` says that the column is kept as int64 (int32, int64, bool)."""
 
     @property
     def name(self) -> str: ...
 
     @property
-    def dtype(self) -> str: ...
+    def reads(self) -> Reads: ...
 
     @property
-    def needs_column(self) -> bool: ...
+    def tiled(self) -> bool:
+        """Whether precision hop can hold it."""
+        ...
 
-    def partial(self, segments: Segments, values: Floats | None, member: Bools | None) -> Partial: ...
+    @property
+    def with_request(self) -> bool:
+        """Whether it makes sense where the event being asked about counts."""
+        ...
 
-    def merge(self, left: Partial, right: Partial) -> Partial: ...
+    def dtype(self, column_type: str | None) -> str:
+        """Type of the feature: int64, float64 or bool."""
+        ...
 
-    def finalize(self, partial: Partial) -> Floats: ...
+    def parts(self, integer: bool) -> tuple[Part, ...]: ...
 
-    def sql(self, value: str, member: str, over: str) -> str:
-        """An SQL aggregate over ``value`` where ``member`` holds; ``over`` is empty or an OVER clause."""
+    def finalize(self, partial: Partial, t_us: Ints) -> Floats:
+        """Values of one shape with the fields of all parts; ``t_us`` (int64 us, broadcast) is the time asked about."""
+        ...
+
+    def sql(self, events: SqlEvents) -> str:
+        """An SQL aggregate with the same value."""
         ...
 
 
-def _valid(values: Floats, member: Bools | None) -> Bools:
-    present = ~np.isnan(values)
-    return present if member is None else present & member
-
-
-def _column(values: Floats | None) -> Floats:
-    if values is None:
-        raise TypeError("this aggregation reads a column")
-    return values
+def _same_as(column_type: str | None) -> str:
+    return {"bool": "bool", "int32": "int64", "int64": "int64"}.get(column_type or "", "float64")
 
 
 @dataclass(frozen=True)
@@ -70,42 +92,56 @@ class Count:
     """How many events; 0 in an empty window."""
 
     name: str = "count"
-    dtype: str = "int64"
-    needs_column: bool = False
+    reads: Reads = "events"
+    tiled: bool = True
+    with_request: bool = True
 
-    def partial(self, segments: Segments, values: Floats | None, member: Bools | None) -> Partial:
-        return (segments.count(member),)
+    def dtype(self, column_type: str | None) -> str:
+        return "int64"
 
-    def merge(self, left: Partial, right: Partial) -> Partial:
-        return (left[0] + right[0],)
+    def parts(self, integer: bool) -> tuple[Part, ...]:
+        return (EVENTS,)
 
-    def finalize(self, partial: Partial) -> Floats:
+    def finalize(self, partial: Partial, t_us: Ints) -> Floats:
         return partial[0].astype(np.float64)
 
-    def sql(self, value: str, member: str, over: str) -> str:
-        return f"count(*) FILTER (WHERE {member}){over}"
+    def sql(self, events: SqlEvents) -> str:
+        return f"count(*) FILTER (WHERE {events.member}){events.over}"
 
 
 @dataclass(frozen=True)
 class Sum:
-    """The sum of the values that are there; 0 in an empty window."""
+    """The sum of the values that are there; 0 in an empty window, missing where int64 cannot hold it."""
 
     name: str = "sum"
-    dtype: str = "float64"
-    needs_column: bool = True
+    reads: Reads = "numbers"
+    tiled: bool = True
+    with_request: bool = True
 
-    def partial(self, segments: Segments, values: Floats | None, member: Bools | None) -> Partial:
-        column = _column(values)
-        return (segments.reduce(np.add, np.where(_valid(column, member), column, 0.0), 0.0),)
+    def dtype(self, column_type: str | None) -> str:
+        return "float64" if _same_as(column_type) == "float64" else "int64"
 
-    def merge(self, left: Partial, right: Partial) -> Partial:
-        return (left[0] + right[0],)
+    def parts(self, integer: bool) -> tuple[Part, ...]:
+        return (INT_SUM,) if integer else (FLOAT_SUM,)
 
-    def finalize(self, partial: Partial) -> Floats:
-        return np.asarray(partial[0], dtype=np.float64)
+    def finalize(self, partial: Partial, t_us: Ints) -> Floats:
+        if len(partial) == 1:
+            return np.asarray(partial[0], dtype=np.float64)
+        high, low = _carried(partial)
+        fits = (high >= -(2**31)) & (high < 2**31)
+        return np.where(fits, ((np.where(fits, high, 0) << 32) | low).astype(np.float64), np.nan)
 
-    def sql(self, value: str, member: str, over: str) -> str:
-        return f"coalesce(sum({value}) FILTER (WHERE {member}){over}, 0.0)"
+    def sql(self, events: SqlEvents) -> str:
+        total = f"sum({events.value}) FILTER (WHERE {events.member}){events.over}"
+        if not events.integer:
+            return f"coalesce({total}, 0.0)"
+        return f"CAST(TRY_CAST(coalesce({total}, 0) AS BIGINT) AS DOUBLE)"
+
+
+def _carried(halves: Partial) -> tuple[Ints, Ints]:
+    """Upper and lower half of an integer sum, the lower one within 32 bits."""
+    high, low = halves
+    return high + (low >> 32), low & np.int64(2**32 - 1)
 
 
 @dataclass(frozen=True)
@@ -113,23 +149,27 @@ class Mean:
     """The mean of the values that are there; missing in an empty window."""
 
     name: str = "mean"
-    dtype: str = "float64"
-    needs_column: bool = True
+    reads: Reads = "numbers"
+    tiled: bool = True
+    with_request: bool = True
 
-    def partial(self, segments: Segments, values: Floats | None, member: Bools | None) -> Partial:
-        column = _column(values)
-        valid = _valid(column, member)
-        return segments.reduce(np.add, np.where(valid, column, 0.0), 0.0), segments.count(valid)
+    def dtype(self, column_type: str | None) -> str:
+        return "float64"
 
-    def merge(self, left: Partial, right: Partial) -> Partial:
-        return left[0] + right[0], left[1] + right[1]
+    def parts(self, integer: bool) -> tuple[Part, ...]:
+        return (INT_SUM, VALUES) if integer else (FLOAT_SUM, VALUES)
 
-    def finalize(self, partial: Partial) -> Floats:
-        total, count = partial
+    def finalize(self, partial: Partial, t_us: Ints) -> Floats:
+        *sums, count = partial
+        if len(sums) == 2:
+            high, low = _carried((sums[0], sums[1]))
+            total = high.astype(np.float64) * 2.0**32 + low
+        else:
+            total = sums[0]
         return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
-    def sql(self, value: str, member: str, over: str) -> str:
-        return f"avg({value}) FILTER (WHERE {member}){over}"
+    def sql(self, events: SqlEvents) -> str:
+        return f"avg({events.value}) FILTER (WHERE {events.member}){events.over}"
 
 
 @dataclass(frozen=True)
@@ -137,62 +177,154 @@ class Extreme:
     """The least or the greatest of the values that are there; missing in an empty window."""
 
     name: str
-    ufunc: np.ufunc
-    empty: float
-    dtype: str = "float64"
-    needs_column: bool = True
+    float_part: Part
+    int_part: Part
+    reads: Reads = "numbers"
+    tiled: bool = True
+    with_request: bool = True
 
-    def partial(self, segments: Segments, values: Floats | None, member: Bools | None) -> Partial:
-        column = _column(values)
-        return (segments.reduce(self.ufunc, np.where(_valid(column, member), column, self.empty), self.empty),)
+    def dtype(self, column_type: str | None) -> str:
+        return _same_as(column_type)
 
-    def merge(self, left: Partial, right: Partial) -> Partial:
-        return (self.ufunc(left[0], right[0]),)
+    def parts(self, integer: bool) -> tuple[Part, ...]:
+        # Every int64 is a value, so integers need a count to say that there was none; floats have infinity.
+        return (self.int_part, VALUES) if integer else (self.float_part,)
 
-    def finalize(self, partial: Partial) -> Floats:
-        return np.where(partial[0] == self.empty, np.nan, partial[0])
+    def finalize(self, partial: Partial, t_us: Ints) -> Floats:
+        if len(partial) == 2:
+            return np.where(partial[1] > 0, partial[0].astype(np.float64), np.nan)
+        return np.where(np.isinf(partial[0]), np.nan, partial[0])
 
-    def sql(self, value: str, member: str, over: str) -> str:
-        return f"{self.name}({value}) FILTER (WHERE {member}){over}"
+    def sql(self, events: SqlEvents) -> str:
+        return f"{self.name}({events.value}) FILTER (WHERE {events.member}){events.over}"
 
 
 @dataclass(frozen=True)
 class Std:
-    """Population standard deviation (divides by n); missing in an empty window, 0 for one value.
-
-    The partial is (n, mean, sum of squared distances from the mean), merged by Chan, Golub and LeVeque, 1979.
-    """
+    """Population standard deviation (divides by n); missing in an empty window, 0 for one value."""
 
     name: str = "std"
-    dtype: str = "float64"
-    needs_column: bool = True
+    reads: Reads = "numbers"
+    tiled: bool = True
+    with_request: bool = True
 
-    def partial(self, segments: Segments, values: Floats | None, member: Bools | None) -> Partial:
-        column = _column(values)
-        valid = _valid(column, member)
-        count = segments.count(valid)
-        mean = segments.reduce(np.add, np.where(valid, column, 0.0), 0.0) / np.maximum(count, 1)
-        return count, mean, segments.squares(column, valid, mean)
+    def dtype(self, column_type: str | None) -> str:
+        return "float64"
 
-    def merge(self, left: Partial, right: Partial) -> Partial:
-        n_left, mean_left, squares_left = left
-        n_right, mean_right, squares_right = right
-        count = n_left + n_right
-        share = n_right / np.maximum(count, 1)
-        distance = mean_right - mean_left
-        return count, mean_left + distance * share, squares_left + squares_right + distance**2 * n_left * share
+    def parts(self, integer: bool) -> tuple[Part, ...]:
+        return (SPREAD,)
 
-    def finalize(self, partial: Partial) -> Floats:
-        count, _, squares = partial
-        return np.where(count > 0, np.sqrt(squares / np.maximum(count, 1)), np.nan)
+    def finalize(self, partial: Partial, t_us: Ints) -> Floats:
+        count, _, total, squares = partial
+        of_mean = np.maximum(squares - total * total / np.maximum(count, 1), 0.0)
+        return np.where(count > 0, np.sqrt(of_mean / np.maximum(count, 1)), np.nan)
 
-    def sql(self, value: str, member: str, over: str) -> str:
-        return f"stddev_pop({value}) FILTER (WHERE {member}){over}"
+    def sql(self, events: SqlEvents) -> str:
+        return f"stddev_pop({events.value}) FILTER (WHERE {events.member}){events.over}"
+
+
+@dataclass(frozen=True)
+class AtEdge:
+    """The value of the newest or of the oldest event that has one; the id's hash orders equal times."""
+
+    name: str
+    newest: bool
+    reads: Reads = "numbers"
+    tiled: bool = True
+    with_request: bool = True
+
+    def dtype(self, column_type: str | None) -> str:
+        return _same_as(column_type)
+
+    def parts(self, integer: bool) -> tuple[Part, ...]:
+        return (Edge(self.newest, integer),)
+
+    def finalize(self, partial: Partial, t_us: Ints) -> Floats:
+        return np.where(partial[0] != NEVER_US, partial[2].astype(np.float64), np.nan)
+
+    def sql(self, events: SqlEvents) -> str:
+        pick = "arg_max" if self.newest else "arg_min"
+        present = f"{events.member} AND {events.value} IS NOT NULL"
+        return f"{pick}({events.value}, ({events.time}, {events.id_hash})) FILTER (WHERE {present}){events.over}"
+
+
+@dataclass(frozen=True)
+class Distinct:
+    """How many different values; 0 in an empty window. Text is told apart by a 64-bit hash."""
+
+    name: str = "distinct"
+    reads: Reads = "values"
+    tiled: bool = False
+    with_request: bool = True
+
+    def dtype(self, column_type: str | None) -> str:
+        return "int64"
+
+    def parts(self, integer: bool) -> tuple[Part, ...]:
+        return (DIFFERENT,)
+
+    def finalize(self, partial: Partial, t_us: Ints) -> Floats:
+        sets = partial[0]
+        return np.array([len(one) for one in sets.ravel()], dtype=np.float64).reshape(sets.shape)
+
+    def sql(self, events: SqlEvents) -> str:
+        return f"count(DISTINCT {events.value}) FILTER (WHERE {events.member}){events.over}"
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Share of the events that meet a condition; missing in an empty window."""
+
+    name: str = "ratio"
+    reads: Reads = "condition"
+    tiled: bool = True
+    with_request: bool = True
+
+    def dtype(self, column_type: str | None) -> str:
+        return "float64"
+
+    def parts(self, integer: bool) -> tuple[Part, ...]:
+        return MET, EVENTS
+
+    def finalize(self, partial: Partial, t_us: Ints) -> Floats:
+        met, count = partial
+        return np.where(count > 0, met / np.maximum(count, 1), np.nan)
+
+    def sql(self, events: SqlEvents) -> str:
+        met = f"CASE WHEN {events.value} THEN 1.0 ELSE 0.0 END"
+        return f"avg({met}) FILTER (WHERE {events.member}){events.over}"
+
+
+@dataclass(frozen=True)
+class TimeSinceLast:
+    """Seconds from the newest event to the time asked about; missing in an empty window."""
+
+    name: str = "time_since_last"
+    reads: Reads = "events"
+    tiled: bool = True
+    with_request: bool = False  # it would always be 0
+
+    def dtype(self, column_type: str | None) -> str:
+        return "float64"
+
+    def parts(self, integer: bool) -> tuple[Part, ...]:
+        return (NEWEST_TIME,)
+
+    def finalize(self, partial: Partial, t_us: Ints) -> Floats:
+        return np.where(partial[0] != NEVER_US, (t_us - partial[0]) / 1e6, np.nan)
+
+    def sql(self, events: SqlEvents) -> str:
+        return f"({events.asked} - max({events.time}) FILTER (WHERE {events.member}){events.over}) / 1e6"
 
 
 COUNT = Count()
 SUM = Sum()
 MEAN = Mean()
-MIN = Extreme("min", np.minimum, np.inf)
-MAX = Extreme("max", np.maximum, -np.inf)
+MIN = Extreme("min", FLOAT_MIN, INT_MIN)
+MAX = Extreme("max", FLOAT_MAX, INT_MAX)
 STD = Std()
+LAST = AtEdge("last", newest=True)
+FIRST = AtEdge("first", newest=False)
+DISTINCT = Distinct()
+RATIO = Ratio()
+TIME_SINCE_LAST = TimeSinceLast()

@@ -44,10 +44,22 @@ def keyed_events(state: StateView, events: pa.Table, offsets: NDArray[np.int64])
             raise ValueError(f"{needed} is missing")
     keys, codes = _entities(state, events)
     names = [column for column, _ in state.columns] + [column for one in state.filters for column, _ in one]
-    columns = {name: column_array(events.column(name)) for name in dict.fromkeys(names)}
+    columns: dict[str, NDArray[Any]] = {}
+    nulls: dict[str, NDArray[np.bool_]] = {}
+    for name in dict.fromkeys(names):
+        columns[name] = _exact_array(events.column(name), name, nulls)
     times_us = events.column(state.event_time).cast(pa.int64()).to_numpy()
     ids = text_array(events.column(state.event_id)) if state.kind == "windowed" and state.event_id else None
-    return KeyedEvents(keys, codes, make_records(state, times_us, ids, columns), offsets)
+    return KeyedEvents(keys, codes, make_records(state, times_us, ids, columns, nulls), offsets)
+
+
+def _exact_array(column: pa.ChunkedArray, name: str, nulls: dict[str, NDArray[np.bool_]]) -> NDArray[Any]:
+    """A column as NumPy. Integers and bools with nulls keep their type, and ``nulls`` says where they are."""
+    kind = column.type
+    if not column.null_count or not (pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+        return column_array(column)
+    nulls[name] = ~np.asarray(pc.is_valid(column), dtype=bool)
+    return column_array(pc.fill_null(column, False if pa.types.is_boolean(kind) else 0))
 
 
 def _entities(state: StateView, events: pa.Table) -> tuple[list[bytes], NDArray[np.int64]]:

@@ -18,7 +18,6 @@ from tidewheel.spec.project import ModelProject
 from tidewheel.spec.scalars import duration_us
 
 MIN_FRESHNESS_US = 2 * SECOND_US
-_NUMERIC = ("float64", "float32", "int64", "int32", "bool")
 
 
 @dataclass
@@ -67,28 +66,33 @@ class Checks:
             return False
         before = len(self.problems)
         label = f"{view}.{feature}"
-        if aggregate.aggregation.needs_column:
+        reads = aggregate.aggregation.reads
+        if reads in ("numbers", "values"):
             kind = self.column(label, source_name, source, aggregate.column, aggregate.line)
-            if kind is not None and kind not in _NUMERIC:
+            if kind == "string" and reads == "numbers":
                 self.problem(
                     aggregate.line,
                     f"{label}: {aggregate.aggregation.name} needs numbers, column {aggregate.column!r} is a {kind}",
                 )
-        if aggregate.where is not None:
-            self.where(label, source_name, source, aggregate)
+        if reads == "condition" and aggregate.condition is None:
+            self.problem(aggregate.line, f"{label}: {aggregate.aggregation.name} needs where, the condition it is of")
+        for name, condition in (("where", aggregate.condition), ("among" if reads == "condition" else "where",
+                                                                 aggregate.where)):  # fmt: skip
+            if condition is not None:
+                self.where(label, name, source_name, source, condition, aggregate.line)
         default = aggregate.default
         if default is not None and (isinstance(default, str) or not _is_finite(default)):
             self.problem(aggregate.line, f"{label}: default must be a finite number (got {default!r})")
         return len(self.problems) == before
 
-    def where(self, label: str, source_name: Any, source: Source | None, aggregate: Aggregate) -> None:
-        if not isinstance(aggregate.where, Mapping) or not aggregate.where:
-            self.problem(aggregate.line, f"{label}: where must map columns to the value they equal")
+    def where(self, label: str, name: str, source_name: Any, source: Source | None, given: Any, line: int) -> None:
+        if not isinstance(given, Mapping) or not given:
+            self.problem(line, f"{label}: {name} must map columns to the value they equal")
             return
-        for column, value in aggregate.where.items():
-            kind = self.column(label, source_name, source, column, aggregate.line)
+        for column, value in given.items():
+            kind = self.column(label, source_name, source, column, line)
             if kind is not None and not _can_equal(kind, value):
-                self.problem(aggregate.line, f"{label}: column {column!r} is a {kind} and cannot equal {value!r}")
+                self.problem(line, f"{label}: column {column!r} is a {kind} and cannot equal {value!r}")
 
     def windows(self, view: str, declared: WindowedDeclaration) -> dict[str, int]:
         given = declared.windows

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tidewheel.clock import DAY_US
 from tidewheel.features.aggregations import Aggregation
+from tidewheel.features.tiles import BoundPart, TileLayout
 
 # Requests may be this much older than the newest event of their entity and still read whole windows: a day's
 # events are ingested in bulk before that day's requests are replayed, a batch of rows is scored a day late.
@@ -22,6 +23,7 @@ READ_SLACK_US = 2 * DAY_US
 
 Filter = tuple[tuple[str, Any], ...]  # column and the value it must equal, all of them, sorted by column
 ViewKind = Literal["windowed", "batch", "request"]
+INTEGER_TYPES = ("int64", "int32", "bool", "string")  # kept as int64; text by its 64-bit hash
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,9 @@ class StateView:
     published: tuple[tuple[str, str], ...] = field(compare=False)  # (feature, dtype): what stock Feast clients read
     event_time: str = field(compare=False)
     event_id: str | None = field(compare=False)
+    dedup_us: int = field(default=0, compare=False)  # how long an event id is remembered
+    capacity: int = field(default=2**31, compare=False)  # at most so many events are kept (exact)
+    tiles: TileLayout | None = field(default=None, compare=False)  # precision hop
 
     @property
     def feast_view(self) -> str:
@@ -66,8 +71,13 @@ class StateView:
 
     @property
     def record_bytes(self) -> int:
-        """Bytes per event: time, event id hash, filter bits and one 64-bit field per column."""
+        """Bytes per event: time, event id hash, filter and null bits, and one 64-bit field per column."""
         return 8 * (3 + len(self.columns))
+
+    @cached_property
+    def integers(self) -> tuple[bool, ...]:
+        """Which columns are kept as int64, with a null bit each."""
+        return tuple(kind in INTEGER_TYPES for _, kind in self.columns)
 
     def column_index(self, column: str) -> int:
         return [name for name, _ in self.columns].index(column)
@@ -75,14 +85,57 @@ class StateView:
 
 @dataclass(frozen=True)
 class WindowedFeature:
-    """One aggregation over one window of its view."""
+    """One aggregation over one window of its view; filters are bits of the view's state."""
 
     name: str
     aggregation: Aggregation
     column: str | None
-    filter_index: int | None  # bit of the view's state, None: every event
+    filter_index: int | None  # the events that count, None: every event
     window_index: int
     default: float | None
+    dtype: str = "float64"
+    condition_index: int | None = None  # what an aggregation of a condition is of
+
+
+def bound_parts(
+    columns: tuple[tuple[str, str], ...],
+    aggregation: Aggregation,
+    column: str | None,
+    condition: int | None,
+    member: int | None,
+) -> tuple[BoundPart, ...]:
+    """Parts of an aggregation, bound to what they read in a state of these columns."""
+    names = [name for name, _ in columns]
+    place = None if column is None else names.index(column)
+    integer = place is not None and columns[place][1] in INTEGER_TYPES
+    return tuple(
+        BoundPart(
+            part,
+            place if part.reads == "values" else None,
+            condition if part.reads == "condition" else None,
+            member,
+        )
+        for part in aggregation.parts(integer)
+    )
+
+
+def view_parts(columns: tuple[tuple[str, str], ...], features: tuple[WindowedFeature, ...]) -> tuple[BoundPart, ...]:
+    """Parts of all features, each once, in order."""
+    found: dict[BoundPart, None] = {}
+    for feature in features:
+        parts = bound_parts(columns, feature.aggregation, feature.column, feature.condition_index, feature.filter_index)
+        found.update(dict.fromkeys(parts))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class FeatureGroup:
+    """One aggregation of one column and filter: features ``features`` are its values over windows ``windows``."""
+
+    aggregation: Aggregation
+    parts: tuple[int, ...]  # places among the view's parts
+    features: tuple[int, ...]
+    windows: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -101,24 +154,50 @@ class WindowedView:
     freshness_us: int | None
     line: int = field(compare=False)
     kind: ViewKind = "windowed"
+    max_events: int | None = None  # precision exact: a window with more of them is missing
+    hops_us: tuple[int, ...] = ()  # precision hop: hop of each window
+    owner: str = ""
+    description: str = ""
+
+    @property
+    def precision(self) -> Literal["exact", "hop"]:
+        return "hop" if self.hops_us else "exact"
 
     @property
     def feature_names(self) -> tuple[str, ...]:
         return tuple(feature.name for feature in self.features)
 
     @cached_property
-    def edges_us(self) -> NDArray[np.int64]:
-        """How far before a request all windows end, and where each begins: int64 [1 + windows]."""
-        return self.delay_us + np.array([0, *self.windows_us], dtype=np.int64)
+    def windows_array_us(self) -> NDArray[np.int64]:
+        return np.array(self.windows_us, dtype=np.int64)
 
     @cached_property
-    def groups(self) -> tuple[tuple[Aggregation, str | None, int | None, tuple[tuple[int, int], ...]], ...]:
-        """Features that share one aggregation over all windows: (aggregation, column, filter, ((feature, window)))."""
-        groups: dict[tuple[Aggregation, str | None, int | None], list[tuple[int, int]]] = {}
+    def hops_array_us(self) -> NDArray[np.int64]:
+        """Hop of each window (precision hop)."""
+        return np.array(self.hops_us, dtype=np.int64)
+
+    @cached_property
+    def groups(self) -> tuple[FeatureGroup, ...]:
+        """Features that share one aggregation over all windows, with the places of its parts among ``parts``."""
+        places = {bound: place for place, bound in enumerate(self.parts)}
+        groups: dict[tuple[Any, ...], list[tuple[int, int]]] = {}
         for index, feature in enumerate(self.features):
-            same = (feature.aggregation, feature.column, feature.filter_index)
+            same = (feature.aggregation, feature.column, feature.condition_index, feature.filter_index)
             groups.setdefault(same, []).append((index, feature.window_index))
-        return tuple((*same, tuple(indexes)) for same, indexes in groups.items())
+        return tuple(
+            FeatureGroup(
+                aggregation,
+                tuple(places[bound] for bound in bound_parts(self.state.columns, aggregation, *rest)),
+                tuple(index for index, _ in members),
+                tuple(window for _, window in members),
+            )
+            for (aggregation, *rest), members in groups.items()
+        )
+
+    @cached_property
+    def parts(self) -> tuple[BoundPart, ...]:
+        """What the features are made of, each once."""
+        return view_parts(self.state.columns, self.features)
 
     @property
     def own_event(self) -> Literal["counts", "never", "as any"]:
@@ -142,6 +221,8 @@ class BatchView:
     freshness_us: int | None
     line: int = field(compare=False)
     kind: ViewKind = "batch"
+    owner: str = ""
+    description: str = ""
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -158,6 +239,8 @@ class RequestView:
     dtype: str
     line: int = field(compare=False)
     kind: ViewKind = "request"
+    owner: str = ""
+    description: str = ""
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -179,6 +262,8 @@ class FeatureSet:
     sources: tuple[str, ...]  # source name, or "request" for a function
     freshness_us: tuple[int | None, ...]
     digest: str
+    owners: tuple[str, ...] = ()  # who answers for the feature: its view's owner, else the project's
+    descriptions: tuple[str, ...] = ()
 
     @cached_property
     def states(self) -> tuple[StateView, ...]:

@@ -100,6 +100,12 @@ def _replay_view(
     values = np.full((len(t_us), len(view.feature_names)), np.nan)
     order = np.argsort(t_us, kind="stable")
     done = 0
+    if len(keyed.records):
+        done = int(np.searchsorted(t_us[order], keyed.records[0, TIME], side="left"))
+        for first in range(0, done, batch_events):  # before the first event no state holds anything
+            rows = order[first : min(first + batch_events, done)]
+            nothing = np.zeros(len(rows), dtype=np.int64)
+            values[rows] = _read(view, [None], nothing, t_us[rows], own, rows)
     for start, stop, span_us, until_us in _micro_batches(keyed.records[:, TIME], batch_events):
         _take(view, states, keyed, start, stop, span_us)
         upto = len(order) if until_us is None else int(np.searchsorted(t_us[order], until_us, side="right"))
@@ -119,7 +125,7 @@ def _take(
     touched, codes = np.unique(keyed.codes[start:stop], return_inverse=True)
     # The log is replayed in order of time, so where an event stands is its place in that order.
     batch = KeyedEvents([b""] * len(touched), codes.astype(np.int64), keyed.records[start:stop], np.arange(start, stop))
-    merged = merged_states(view.state, [states[entity] for entity in touched], batch, slack_us=span_us)
+    merged = merged_states(view.state, [states[entity] for entity in touched], batch, span_us, stop - start)
     for entity, blob in zip(touched, merged.blobs, strict=True):
         states[entity] = blob
 

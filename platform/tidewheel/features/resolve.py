@@ -6,10 +6,13 @@ Only ``load.py`` calls it.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from tidewheel.errors import Problem, SpecError
 from tidewheel.features.checks import Checks
@@ -24,13 +27,16 @@ from tidewheel.features.declaration import (
     View,
     WindowedFeature,
     WindowedView,
+    view_parts,
 )
 from tidewheel.features.dsl import BatchDeclaration, Declaration, RequestDeclaration, WindowedDeclaration
 from tidewheel.features.functions import function_arguments, probe_function
+from tidewheel.features.hops import DEFAULT_LATENESS_US, precision_of
+from tidewheel.features.record_events import MAX_FILTERS
 from tidewheel.features.schema import request_schema, topic_of
+from tidewheel.features.tiles import TileLayout
+from tidewheel.spec.data import Source
 from tidewheel.spec.project import ModelProject
-
-MAX_FILTERS = 64
 
 
 def resolve(
@@ -86,7 +92,11 @@ class _Resolver(Checks):
                 if self.aggregate(name, declared.source, source, feature, aggregate, line)}  # fmt: skip
         if declared.include_request is True and declared.source == self.project.label.source:
             for feature, aggregate in good.items():
-                if self.project.label.column in (aggregate.column, *(aggregate.where or ())):
+                if self.project.label.column in (
+                    aggregate.column,
+                    *(aggregate.where or ()),
+                    *(aggregate.condition or ()),
+                ):
                     self.problem(
                         aggregate.line,
                         f"{name}.{feature}: {self.project.label.column!r} is the label, which a request does not "
@@ -95,35 +105,53 @@ class _Resolver(Checks):
         names = {f"{feature}_{window}": (aggregate, index) for feature, aggregate in good.items()
                  for index, window in enumerate(windows)}  # fmt: skip
         for feature, (aggregate, _) in names.items():
-            self._claim(feature, aggregate.line, aggregate.aggregation.dtype, aggregate.default,
-                        str(declared.source), freshness_us)  # fmt: skip
-        if source is None or keys is None or not windows or not good:
+            dtype = aggregate.aggregation.dtype(source.columns.get(aggregate.column or "") if source else None)
+            self._claim(feature, aggregate.line, dtype, aggregate.default, str(declared.source), freshness_us)
+        lateness_us = None if source is None else self._lateness_us(declared.source)
+        precision = precision_of(self, name, declared, windows, good, delay_us, lateness_us)
+        if source is None or keys is None or not good or precision is None:
             return
-        used_filters: list[Filter] = sorted({_filter(a.where) for a in good.values() if a.where}, key=json.dumps)
-        if len(used_filters) > MAX_FILTERS:
-            self.problem(line, f"{name}: at most {MAX_FILTERS} different filters (got {len(used_filters)})")
-            return
+        used_filters: list[Filter] = sorted(
+            {_filter(one, source) for a in good.values() for one in (a.where, a.condition) if one}, key=json.dumps
+        )
         columns = sorted({a.column for a in good.values() if a.column})
-        slack_us = max(source.allowed_lateness_us or 0, READ_SLACK_US)
+        if len(used_filters) > MAX_FILTERS or len(columns) > MAX_FILTERS:
+            self.problem(
+                line,
+                f"{name}: at most {MAX_FILTERS} different filters and as many columns "
+                f"(got {len(used_filters)} and {len(columns)})",
+            )
+            return
+        places = {one: index for index, one in enumerate(used_filters)}
         features = tuple(
             WindowedFeature(
                 name=feature,
                 aggregation=aggregate.aggregation,
                 column=aggregate.column,
-                filter_index=used_filters.index(_filter(aggregate.where)) if aggregate.where else None,
+                filter_index=places[_filter(aggregate.where, source)] if aggregate.where else None,
                 window_index=index,
                 default=None if aggregate.default is None else float(aggregate.default),
+                dtype=self.facts[feature][0],
+                condition_index=places[_filter(aggregate.condition, source)] if aggregate.condition else None,
             )
             for feature, (aggregate, index) in names.items()
         )
         windows_us = tuple(windows.values())
+        kept = tuple((column, source.columns[column]) for column in columns)
+        tiles = None
+        if precision.levels:
+            late_us = DEFAULT_LATENESS_US if lateness_us is None else lateness_us
+            tiles = TileLayout(precision.levels, delay_us, late_us, view_parts(kept, features))
         facts = [
-            "windowed", name, list(windows_us), delay_us, declared.include_request,
-            [[f.name, f.aggregation.name, f.column, f.filter_index, f.window_index, f.default] for f in features],
+            "windowed", name, list(windows_us), delay_us, lateness_us, declared.include_request,
+            [precision.max_events, precision.dedup_us, precision.hops_us, precision.capacity],
+            [[level.hop_us, level.longest_us] for level in precision.levels],
+            [[f.name, f.aggregation.name, f.column, f.filter_index, f.condition_index, f.window_index, f.default,
+              f.dtype] for f in features],
         ]  # fmt: skip
         state = self._state(
-            "windowed", name, declared.source, keys, columns, tuple(used_filters),
-            delay_us + max(windows_us) + slack_us, tuple((f.name, f.aggregation.dtype) for f in features), facts,
+            "windowed", name, declared.source, keys, columns, tuple(used_filters), precision.retention_us,
+            tuple((f.name, f.dtype) for f in features), facts, precision.dedup_us, precision.capacity, tiles,
         )  # fmt: skip
         self.views.append(
             WindowedView(
@@ -138,6 +166,10 @@ class _Resolver(Checks):
                 state=state,
                 freshness_us=freshness_us,
                 line=line,
+                max_events=precision.max_events,
+                hops_us=precision.hops_us,
+                owner=self._text(declared.owner, "owner", line, name) or self.project.owner,
+                description=self._text(declared.description, "description", line, name),
             )
         )
 
@@ -160,7 +192,7 @@ class _Resolver(Checks):
                 self._claim(column, line, dtype, None, str(declared.source), freshness_us)
         if source is None or keys is None or ttl_us is None or any(column not in self.facts for column in columns):
             return
-        slack_us = max(source.allowed_lateness_us or 0, READ_SLACK_US)
+        slack_us = max(self._lateness_us(declared.source) or 0, READ_SLACK_US)
         published = tuple((column, self.facts[column][0]) for column in columns)
         facts = ["batch", name, list(columns), ttl_us]
         state = self._state(
@@ -168,8 +200,12 @@ class _Resolver(Checks):
         )
         key_columns = tuple(column for column, _ in keys)
         self.views.append(
-            BatchView(name, declared.source, key_columns, tuple(columns), ttl_us, state, freshness_us, line)
-        )
+            BatchView(
+                name, declared.source, key_columns, tuple(columns), ttl_us, state, freshness_us, line,
+                owner=self._text(declared.owner, "owner", line, name) or self.project.owner,
+                description=self._text(declared.description, "description", line, name),
+            )
+        )  # fmt: skip
 
     def function(self, name: str, declared: RequestDeclaration) -> None:
         line = declared.line
@@ -201,10 +237,14 @@ class _Resolver(Checks):
                 self.problem(line, f"{name}: {error}")
         # A function may pass its own field on under the same name; any other name for a field would be two things.
         if self._claim(name, line, dtype, None, "request", None, passes_on=name in arguments):
-            self.views.append(RequestView(name, arguments, declared.function, dtype, line))
+            described = inspect.getdoc(declared.function) or ""
+            self.views.append(
+                RequestView(name, arguments, declared.function, dtype, line, "request", self.project.owner, described)
+            )
 
     def feature_set(self, text: str) -> FeatureSet:
-        names = tuple(name for view in self.views for name in view.feature_names)
+        owned = [(name, view) for view in self.views for name in view.feature_names]
+        names = tuple(name for name, _ in owned)
         facts = [self.facts[name] for name in names]
         declared = [self.project.label.delay_us, [_view_facts(view) for view in self.views], text]
         return FeatureSet(
@@ -216,6 +256,8 @@ class _Resolver(Checks):
             sources=tuple(fact[2] for fact in facts),
             freshness_us=tuple(fact[3] for fact in facts),
             digest=hashlib.sha256(json.dumps(declared, sort_keys=True).encode()).hexdigest(),
+            owners=tuple(view.owner for _, view in owned),
+            descriptions=tuple(view.description for _, view in owned),
         )
 
     def _claim(
@@ -235,19 +277,38 @@ class _Resolver(Checks):
     def _keys(self, by: Any, line: int, view: str) -> tuple[tuple[str, str], ...] | None:
         """(key column, type) of the entity or entities, sorted by column."""
         names = [by] if isinstance(by, str) or not isinstance(by, Iterable) else list(by)
+        if not names:
+            self.problem(line, f"{view}: by must name an entity, or list several")
         columns = [self.entity_key(name, line, view) for name in names]
+        for repeated in {name for name in names if isinstance(name, str) and names.count(name) > 1}:
+            self.problem(line, f"{view}: entity {repeated!r} is listed twice")
         kinds = {key: entity.type for key, entity in self.project.entity_keys().items()}
         found = sorted({(column, kinds[column]) for column in columns if column is not None})
         return tuple(found) if found and len(found) == len(names) else None
 
+    def _lateness_us(self, source_name: str) -> int | None:
+        """How late an event may come; a label comes, by default, when its delay is over."""
+        source, label = self.project.sources[source_name], self.project.label
+        if source.allowed_lateness_us is None and source_name == label.source:
+            return label.delay_us
+        return source.allowed_lateness_us
+
+    def _text(self, given: Any, what: str, line: int, view: str) -> str:
+        if not isinstance(given, str):
+            self.problem(line, f"{view}: {what} must be text (got {given!r})")
+            return ""
+        return given
+
     def _state(
         self, kind: Any, view: str, source_name: str, keys: tuple[tuple[str, str], ...], columns: list[str],
         filters: tuple[Filter, ...], retention_us: int, published: tuple[tuple[str, str], ...], facts: list[Any],
+        dedup_us: int = 0, capacity: int = 2**31, tiles: TileLayout | None = None,
     ) -> StateView:  # fmt: skip
         source = self.project.sources[source_name]
         kept = [(column, source.columns[column]) for column in columns]
         topic = topic_of(self.project, source_name)
-        everything = ["v2", self.project.name, topic, keys, kept, filters, retention_us, facts]
+        read = [topic, source.event_time, source.event_id]
+        everything = ["v3", self.project.name, read, keys, kept, filters, retention_us, facts]
         return StateView(
             state_id=hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:32],
             kind=kind,
@@ -262,11 +323,18 @@ class _Resolver(Checks):
             published=published,
             event_time=source.event_time,
             event_id=source.event_id,
+            dedup_us=dedup_us,
+            capacity=capacity,
+            tiles=tiles,
         )
 
 
-def _filter(where: Mapping[str, Any]) -> Filter:
-    return tuple(sorted(where.items()))
+def _filter(where: Mapping[str, Any], source: Source) -> Filter:
+    """Columns and values, sorted; a float32 column equals the nearest float32."""
+    return tuple(
+        (column, float(np.float32(value)) if source.columns[column] == "float32" else value)
+        for column, value in sorted(where.items())
+    )
 
 
 def _view_facts(view: View) -> list[Any]:

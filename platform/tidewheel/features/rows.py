@@ -21,6 +21,8 @@ from tidewheel.spec.project import ModelProject
 
 Values = NDArray[np.float64]
 
+_GREATEST_INT = float(np.nextafter(2.0**63, 0))  # the greatest double that an int64 can hold
+
 
 @dataclass(frozen=True)
 class TrainingRows:
@@ -89,6 +91,8 @@ def with_features(rows: pa.Table, features: FeatureSet, found: Mapping[str, Valu
     """``rows`` and one column per feature: null where missing; a column that has a feature's name gives way to it."""
     for name, dtype in zip(features.names, features.dtypes, strict=True):
         values = found[name]
+        if dtype == "int64":
+            values = np.clip(values, -(2.0**63), _GREATEST_INT)  # a whole number next to the limit rounds beyond it
         column = pa.array(values, pa.float64(), from_pandas=True)
         if dtype != "float64":
             column = column.cast(pa.int64() if dtype == "int64" else pa.bool_(), safe=False)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tidewheel.features.aggregations import SqlEvents
 from tidewheel.features.declaration import BatchView, Filter, StateView, WindowedFeature, WindowedView
 from tidewheel.features.events import OFFSET_COLUMN
 
@@ -48,7 +49,7 @@ def windowed_sql(view: WindowedView) -> str:
     fields = "".join(f", {expression} AS {name}" for name, expression in {**columns, **filters}.items())
     names = "".join(f", {name}" for name in (*columns, *filters))
     nothing = ", NULL" * len(columns) + ", FALSE" * len(filters)
-    key = quoted(view.entity_key)
+    key = quoted(view.keys[0])
     frames = ",\n".join(
         f"  w{index} AS (PARTITION BY k ORDER BY t RANGE BETWEEN {length_us - 1} PRECEDING AND CURRENT ROW)"
         for index, length_us in enumerate(view.windows_us)
@@ -105,7 +106,7 @@ GROUP BY row_no, asked_at"""
 
 
 def _is_apart(view: WindowedView) -> str:
-    key = quoted(view.entity_key)
+    key = quoted(view.keys[0])
     known = f"EXISTS (SELECT 1 FROM arrived e WHERE e.k = r.{key} AND e.id = r.event_id AND e.t <= r.t)"
     return {"counts": f"NOT {known}", "never": known, "as any": "FALSE"}[view.own_event]
 
@@ -114,7 +115,8 @@ def _aggregate(view: WindowedView, feature: WindowedFeature, member: str, over: 
     if feature.filter_index is not None:
         member = f"{member} AND f{feature.filter_index}"
     value = "NULL" if feature.column is None else f"c{view.state.column_index(feature.column)}"
-    return f"{feature.aggregation.sql(value, member, over)} AS {quoted(feature.name)}"
+    events = SqlEvents("duckdb", value, member, over, integer=False, time="t", id_hash="id", asked="asked_at")
+    return f"{feature.aggregation.sql(events)} AS {quoted(feature.name)}"
 
 
 def _record(state: StateView, prefix: str) -> tuple[dict[str, str], dict[str, str]]:
@@ -131,7 +133,7 @@ def _condition(one: Filter, prefix: str) -> str:
 
 def batch_sql(view: BatchView) -> str:
     """Columns of the newest row at or before t and no older than the ttl; of equal times the last arrival."""
-    key, time = quoted(view.entity_key), quoted(view.state.event_time)
+    key, time = quoted(view.keys[0]), quoted(view.state.event_time)
     columns = ", ".join(quoted(column) for column in view.columns)
     picked = ",\n".join(
         f"  CASE WHEN e.t >= r.t - {view.ttl_us} THEN CAST(e.{quoted(c)} AS DOUBLE) END AS {quoted(c)}"
