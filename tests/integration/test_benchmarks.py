@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 
 from bench_run import FIELDS, lines_of
+from servers.redis import need_redis
 
 pytestmark = pytest.mark.integration
 
 
-@pytest.mark.parametrize(("name", "n_lines"), [("drift", 4), ("serving", 6)])
+@pytest.mark.parametrize(("name", "n_lines"), [("drift", 4), ("serving", 6), ("online_read", 8)])
 def test_a_benchmark_runs_and_gives_its_lines(repository: Path, name: str, n_lines: int) -> None:
+    if name == "online_read":
+        need_redis()
     found = lines_of(repository, name)[name]
     assert len(found) == n_lines
     assert all(line.keys() == FIELDS for line in found)
