@@ -16,7 +16,7 @@ from tidewheel.adapters.redis_link import ReplyError
 from tidewheel.adapters.redis_servers import connect
 from tidewheel.adapters.redis_url import RedisAddress
 from tidewheel.errors import Unavailable
-from tidewheel.features.feast_layout import decode_numbers, decode_time, feature_field, time_field
+from tidewheel.features.feast_layout import decode_numbers, decode_time, feast_project, feature_field, time_field
 
 READ_TIMEOUT_S = 1.0
 
@@ -40,7 +40,7 @@ class PublishedReader:
         """``features`` are (Feast view, feature), numbers all."""
         self._address = address
         self._servers = connect(address, password)
-        self._project = project.encode()
+        self._project = feast_project(project).encode()
         self.views = tuple(dict.fromkeys(view for view, _ in features))
         fields = [feature_field(view, feature) for view, feature in features]
         self._n_values = len(fields)

@@ -27,6 +27,7 @@ from tidewheel.features.feast_layout import (
     encode_numbers,
     encode_positions,
     encode_times,
+    feast_project,
     feature_field,
     key_prefix,
     position_field,
@@ -84,7 +85,7 @@ class RedisOnlineStore:
         for index, (state, keys) in enumerate(wanted):
             place = self._places.get(state.state_id)
             if place is None:
-                place = feature_field(state.feast_view, STATE), state.project.encode()
+                place = feature_field(state.feast_view, STATE), feast_project(state.project).encode()
                 self._places[state.state_id] = place
             field, project = place
             for group in groups:
@@ -152,9 +153,9 @@ class RedisOnlineStore:
         """Remove a view's fields from all entities, a scan's step at a time."""
         fields = [feature_field(feast_view, feature) for feature in (*features, STATE)]
         fields += [time_field(feast_view), position_field(feast_view)]
-        pattern = _literal(key_prefix(keys)) + b"*" + _literal(project.encode())
+        pattern = _literal(key_prefix(keys)) + b"*" + _literal(feast_project(project).encode())
         for found in self._servers.scan(pattern, READ_TIMEOUT_S):
-            mine = [(b"HDEL", key, *fields) for key in found if project_of(key) == project]
+            mine = [(b"HDEL", key, *fields) for key in found if project_of(key) == feast_project(project)]
             self._run(mine, WRITE_TIMEOUT_S)
 
     def _index(self, state: StateView) -> None:
@@ -195,7 +196,7 @@ def _row_commands(state: StateView, rows: StateRows) -> list[Command]:
     """One script call per row: position, time to live, then fields and values."""
     if not all(isinstance(blob, bytes) for blob in rows.blobs):
         raise TypeError("a blob must be bytes")
-    project, view = state.project.encode(), state.feast_view
+    project, view = feast_project(state.project).encode(), state.feast_view
     # A second more than the retention, rounded up, so that nothing goes that a request can still ask for.
     ttl = str(-(-state.retention_us // SECOND_US) + 1).encode()
     parts: list[Any] = [

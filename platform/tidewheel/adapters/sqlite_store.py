@@ -19,7 +19,14 @@ from tidewheel.adapters.sqlite_file import DamagedStore, opened
 from tidewheel.clock import SECOND_US
 from tidewheel.errors import Unavailable
 from tidewheel.features.declaration import StateView
-from tidewheel.features.feast_layout import STATE, decode_bytes, encode_bytes, encode_numbers, encode_positions
+from tidewheel.features.feast_layout import (
+    STATE,
+    decode_bytes,
+    encode_bytes,
+    encode_numbers,
+    encode_positions,
+    feast_project,
+)
 from tidewheel.features.ports import Progress, StateRows, Wanted
 
 FEW_LOOKUPS, MAX_KEYS = 9, 512
@@ -198,7 +205,7 @@ class SqliteOnlineStore:
 
 def _table(project: str, feast_view: str) -> str:
     """Feast's name of a view's table, quoted."""
-    return '"' + f"{project}_{feast_view}".replace('"', '""') + '"'
+    return '"' + f"{feast_project(project)}_{feast_view}".replace('"', '""') + '"'
 
 
 def _items(state: StateView, rows: StateRows) -> Iterator[tuple[bytes, str, bytes, bytes, int]]:

@@ -12,7 +12,7 @@ from typing import Any
 from tidewheel.clock import SECOND_US
 from tidewheel.errors import ContractViolation
 from tidewheel.features.declaration import BatchView, FeatureSet, RequestView, WindowedView
-from tidewheel.features.feast_layout import STATE, layout_problems
+from tidewheel.features.feast_layout import STATE, feast_project, layout_problems
 from tidewheel.spec.project import ModelProject
 
 MANAGED = {"managed_by": "tidewheel"}
@@ -37,7 +37,7 @@ def feast_definitions(
     entities = {column: kind for view in states.values() for column, kind in view.state.keys}
     sources = {view.source for view in states.values()}
     return {
-        "project": project.name,
+        "project": feast_project(project.name),
         "owner": project.owner,
         "description": project.description,
         "entities": [{"name": column, "type": kind} for column, kind in sorted(entities.items())],
@@ -47,7 +47,7 @@ def feast_definitions(
             if source in lake and source in project.sources
         ],
         "views": [_view(view, project) for view in states.values() if view.source in project.sources],
-        "service": {"name": project.name, "views": [view.state.feast_view for view in current]},
+        "service": {"name": feast_project(project.name), "views": [view.state.feast_view for view in current]},
     }
 
 

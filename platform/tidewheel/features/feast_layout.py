@@ -48,6 +48,11 @@ def _scattered(word: int) -> int:
     return ((word << 15 | word >> 17) & _MASK) * 0x1B873593 & _MASK
 
 
+def feast_project(project: str) -> str:
+    """Feast's name of a project: it refuses hyphens, and our names have no underscores."""
+    return project.replace("-", "_")
+
+
 def feature_field(feast_view: str, feature: str) -> bytes:
     """Name of a feature's field in its entity's hash: 4 bytes."""
     return struct.pack("<I", murmur3_32(f"{feast_view}:{feature}".encode()))
