@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tidewheel.features.declaration import StateView
 from tidewheel.features.kernel import COLUMNS, KeyedEvents, make_records
 from tidewheel.features.keys import entity_keys
-from tidewheel.features.rows import column_array
+from tidewheel.features.rows import column_array, filled_integers
 
 
 def state_columns(state: StateView) -> tuple[str, ...]:
@@ -58,8 +58,8 @@ def _exact_array(column: pa.ChunkedArray, name: str, nulls: dict[str, NDArray[np
     kind = column.type
     if not column.null_count or not (pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
         return column_array(column)
-    nulls[name] = ~np.asarray(pc.is_valid(column), dtype=bool)
-    return column_array(pc.fill_null(column, False if pa.types.is_boolean(kind) else 0))
+    values, nulls[name] = filled_integers(column)
+    return values
 
 
 def _entities(state: StateView, events: pa.Table) -> tuple[list[bytes], NDArray[np.int64]]:

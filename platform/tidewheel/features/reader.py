@@ -20,6 +20,7 @@ from tidewheel.features.kernel import make_records, positions
 from tidewheel.features.keys import entity_keys
 from tidewheel.features.merge import OwnEvents, batch_values, windowed_values
 from tidewheel.features.ports import OnlineStore
+from tidewheel.features.record_events import exact_names
 
 CAUGHT_UP_WITHIN_US = 10 * SECOND_US
 
@@ -156,7 +157,12 @@ def own_events(view: WindowedView, features: FeatureSet, columns: Arrays, t_us: 
     if absent:
         raise InputError(f"request: {', '.join(repr(name) for name in absent)} missing")
     known = np.zeros(n, dtype=bool) if ids is None else _has_id(ids)
-    records = make_records(view.state, t_us, np.zeros(n, dtype="S1") if ids is None else ids, {**columns, **hidden})
+    given, nulls = {**columns, **hidden}, {}
+    for name in wanted:
+        exact, null = exact_names(name)
+        if exact in columns:
+            given[name], nulls[name] = columns[exact], columns[null]
+    records = make_records(view.state, t_us, np.zeros(n, dtype="S1") if ids is None else ids, given, nulls)
     return OwnEvents(records, known)
 
 

@@ -21,6 +21,12 @@ TIME, ID, BITS, COLUMNS = 0, 1, 2, 3  # positions of the fields in a record
 MAX_FILTERS = 32  # as many integer columns may have null bits
 
 
+def exact_names(name: str) -> tuple[str, str]:
+    """Under which names requests carry the integers of a column that has nulls, and where it is null. No field is
+    called so; the column itself is float64 then, for request functions."""
+    return f"{name} exact", f"{name} null"
+
+
 class RecordEvents:
     """Fields of records as arrays with one entry more than there are records, each made once."""
 

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tidewheel.errors import InputError
 from tidewheel.features.declaration import FeatureSet, RequestView
 from tidewheel.features.events import validate_events
 from tidewheel.features.functions import run_function
+from tidewheel.features.record_events import exact_names
 from tidewheel.spec.project import ModelProject
 
 Values = NDArray[np.float64]
@@ -48,12 +50,26 @@ def normalised_rows(rows: pa.Table, project: ModelProject, features: FeatureSet)
 
 
 def request_arrays(normal: pa.Table, features: FeatureSet) -> dict[str, NDArray[Any]]:
-    """Request fields as request functions get them: numbers, NaN where missing, text as objects, times as us."""
+    """Request fields as request functions get them: numbers, NaN where missing, text as objects, times as us.
+
+    Of integers with nulls, which become float64, there are ``exact_names``, too.
+    """
     arrays: dict[str, NDArray[Any]] = {}
     for name in features.request.fields:
-        if name in normal.column_names:
-            arrays[name] = column_array(normal.column(name))
+        if name not in normal.column_names:
+            continue
+        column = normal.column(name)
+        arrays[name] = column_array(column)
+        if pa.types.is_int64(column.type) and column.null_count:
+            exact, null = exact_names(name)
+            arrays[exact], arrays[null] = filled_integers(column)
     return arrays
+
+
+def filled_integers(column: pa.ChunkedArray) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Integers or bools in their type, 0 where they are null, and where they are null."""
+    filled = pc.fill_null(column, False if pa.types.is_boolean(column.type) else 0)
+    return column_array(filled), ~np.asarray(pc.is_valid(column), dtype=bool)
 
 
 def column_array(column: pa.ChunkedArray) -> NDArray[Any]:
@@ -69,7 +85,7 @@ def column_array(column: pa.ChunkedArray) -> NDArray[Any]:
         return np.asarray(column.to_numpy(), dtype=bool)
     if pa.types.is_boolean(kind):
         column = column.cast(pa.int8())
-    return np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
+    return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(), dtype=np.float64)
 
 
 def apply_defaults(values: Values, default: float | None) -> Values:

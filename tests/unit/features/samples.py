@@ -22,7 +22,7 @@ entities:
 sources:
   payments:
     {topic: payments, path: payments, event_time: at, event_id: payment, allowed_lateness: 10m,
-     columns: {amount: float64, channel: string, items: int32}}
+     columns: {amount: float64, channel: string, items: int32, points: int64}}
   labels: {topic: labels, path: labels, event_time: at, event_id: payment, columns: {is_fraud: bool}}
   profiles: {path: profiles, event_time: at, columns: {age: int32, vip: bool}}
 request: payments
@@ -33,7 +33,8 @@ serving: {decision: {approve: 0.0}}
 
 FEATURES = """
 import numpy as np
-from tidewheel.features import batch, count, max, mean, min, request, std, sum, windowed
+from tidewheel.features import (
+    batch, count, distinct, first, last, max, mean, min, ratio, request, std, sum, time_since_last, windowed)
 
 card = windowed("payments", by="card", windows=["10m", "1h"], include_request=True, features={
     "n": count(), "n_online": count(where={"channel": "online"}), "total": sum("amount"),
@@ -44,6 +45,25 @@ others = windowed("payments", by="shop", windows={"HOUR": "1h"}, features={
     "shop_n": count(), "shop_usual": mean("amount"), "shop_spread": std("amount")})
 judged = windowed("labels", by="shop", windows=["1h", "1d"], delay="label", features={
     "judged": count(), "fraud_ratio": mean("is_fraud", default=0.0)})
+pair = windowed("payments", by=["shop", "card"], windows=["30m", "5h"], features={
+    "pair_n": count(), "pair_first": first("points"), "pair_last": last("amount"), "pair_points": sum("points"),
+    "pair_channels": distinct("channel"), "pair_amounts": distinct("amount", where={"channel": "shop"}),
+    "pair_online": ratio({"channel": "online"}, default=-1.0), "pair_since": time_since_last({"channel": "online"}),
+    "pair_least": min("points"), "pair_most": max("points"), "pair_usual": mean("points")})
+few = windowed("payments", by="shop", windows=["30m", "1h"], max_events=3, include_request=True, features={
+    "few_n": count(), "few_last": last("points", default=0), "few_kinds": distinct("items")})
+busy = windowed("payments", by="card", windows=["10m", "1h"], precision="hop", dedup_for="1d", include_request=True,
+    features={"busy_n": count(), "busy_total": sum("amount"), "busy_usual": mean("amount"), "busy_most": max("items"),
+              "busy_spread": std("amount", where={"channel": "online"}), "busy_points": sum("points")})
+quiet = windowed("payments", by=["card", "shop"], windows=["15m", "3h"], precision="hop", hop="15m", dedup_for="1d",
+    features={"quiet_n": count(), "quiet_last": last("points"), "quiet_first": first("amount"),
+              "quiet_least": min("points"), "quiet_online": ratio({"channel": "online"}, among={"items": 2}),
+              "quiet_since": time_since_last(), "quiet_spread": std("points")})
+long = windowed("payments", by="shop", windows=["1h", "12h"], precision="hop", dedup_for="1d", features={
+    "long_n": count(), "long_total": sum("amount"), "long_last": last("items"), "long_spread": std("amount")})
+ruled = windowed("labels", by="card", windows=["30m", "12h"], delay="label", precision="hop", dedup_for="1d",
+    features={"ruled_n": count(), "ruled_frauds": sum("is_fraud"), "ruled_last": last("is_fraud"),
+              "ruled_since": time_since_last()})
 profile = batch("profiles", by="card", columns=["age", "vip"], ttl="1h")
 
 
@@ -76,6 +96,7 @@ def payments_table(events: Sequence[Event]) -> pa.Table:
             "amount": pa.array([event["amount"] for event in events], pa.float64()),
             "channel": pa.array([event["channel"] for event in events], pa.string()),
             "items": pa.array([event["items"] for event in events], pa.int32()),
+            "points": pa.array([event["points"] for event in events], pa.int64()),
         }
     )
 
