@@ -38,9 +38,10 @@ class RedisLink:
         self._buffer = bytearray(1 << 16)
         self.used = False
         hello: list[Command] = []
-        if password is not None:
-            user = (address.user.encode(),) if address.user else ()
-            hello.append((b"AUTH", *user, password.encode()))
+        if address.user:
+            hello.append((b"AUTH", address.user.encode(), (password or "").encode()))
+        elif password is not None:
+            hello.append((b"AUTH", password.encode()))
         if address.db:
             hello.append((b"SELECT", str(address.db).encode()))
         try:

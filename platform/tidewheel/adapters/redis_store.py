@@ -162,10 +162,24 @@ class RedisOnlineStore:
         """Keep what it takes to remove the state when its declaration is gone."""
         if state.state_id in self._indexed:
             return
+        self._refuse_eviction()
         facts = {"state_id": state.state_id, "keys": state.keys, "features": [name for name, _ in state.published]}
         entry = (b"HSET", _index_key(state.project), state.feast_view.encode(), json.dumps(facts).encode())
         self._run([entry], WRITE_TIMEOUT_S)
         self._indexed.add(state.state_id)
+
+    def _refuse_eviction(self) -> None:
+        """A server that drops keys when memory is short would lose states without a word. Who may not ask trusts it."""
+        for told in self._servers.everywhere((b"INFO", b"memory"), WRITE_TIMEOUT_S):
+            if isinstance(told, ReplyError):
+                continue
+            facts = dict(line.split(b":", 1) for line in told.split(b"\r\n") if b":" in line)
+            policy = facts.get(b"maxmemory_policy", b"noeviction").decode()
+            if policy != "noeviction" and int(facts.get(b"maxmemory", 0)):
+                raise Unavailable(
+                    f"{self._address}: the server drops keys when memory is short (maxmemory-policy {policy}), which "
+                    "would lose states without a word; set maxmemory-policy noeviction"
+                )
 
     def _run_scripts(self, commands: Sequence[Command]) -> None:
         replies = self._servers.run(commands, WRITE_TIMEOUT_S)
