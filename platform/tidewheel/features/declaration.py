@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tidewheel.clock import DAY_US
 from tidewheel.features.aggregations import Aggregation
-from tidewheel.features.tiles import BoundPart, TileLayout
+from tidewheel.features.tiles import INDEX_BITS, BoundPart, TileLayout
 
 # Requests may be this much older than the newest event of their entity and still read whole windows: a day's
 # events are ingested in bulk before that day's requests are replayed, a batch of rows is scored a day late.
@@ -130,12 +130,29 @@ def view_parts(columns: tuple[tuple[str, str], ...], features: tuple[WindowedFea
 
 @dataclass(frozen=True)
 class FeatureGroup:
-    """One aggregation of one column and filter: features ``features`` are its values over windows ``windows``."""
+    """One aggregation of one column and filter: features ``features`` are its values over windows ``windows``, both
+    as NumPy indexes (a slice where they follow one another, which is many times faster)."""
 
     aggregation: Aggregation
     parts: tuple[int, ...]  # places among the view's parts
-    features: tuple[int, ...]
-    windows: tuple[int, ...]
+    features: slice | list[int]
+    windows: slice | list[int]
+
+
+def _index(places: list[int]) -> slice | list[int]:
+    follow = places == list(range(places[0], places[0] + len(places)))
+    return slice(places[0], places[0] + len(places)) if follow else places
+
+
+@dataclass(frozen=True)
+class HopPlan:
+    """How the windows of a view read the levels of its tiles; masks are [1, windows, levels]."""
+
+    hops_us: NDArray[np.int64]  # [windows]
+    own_level: NDArray[np.bool_]  # the window's own hop
+    reads: NDArray[np.bool_]  # levels that the window reads: its own and, without a delay, finer ones
+    numbers: NDArray[np.int64]  # [levels], number of each level's tile 0
+    hops_in_next: NDArray[np.int64]  # [levels - 1], how many hops make one of the next coarser level
 
 
 @dataclass(frozen=True)
@@ -172,9 +189,15 @@ class WindowedView:
         return np.array(self.windows_us, dtype=np.int64)
 
     @cached_property
-    def hops_array_us(self) -> NDArray[np.int64]:
-        """Hop of each window (precision hop)."""
-        return np.array(self.hops_us, dtype=np.int64)
+    def hop_plan(self) -> HopPlan:
+        if self.state.tiles is None:
+            raise TypeError("a view of precision exact has no tiles")
+        hops, levels_us = np.array(self.hops_us, dtype=np.int64), self.state.tiles.hops_us
+        number = np.arange(len(levels_us))
+        own = np.searchsorted(levels_us, hops)[:, None]
+        reads = (number == own) if self.delay_us else (number <= own)
+        base = (number << INDEX_BITS) + 1
+        return HopPlan(hops, (number == own)[None], reads[None], base, levels_us[1:] // levels_us[:-1])
 
     @cached_property
     def groups(self) -> tuple[FeatureGroup, ...]:
@@ -188,8 +211,8 @@ class WindowedView:
             FeatureGroup(
                 aggregation,
                 tuple(places[bound] for bound in bound_parts(self.state.columns, aggregation, *rest)),
-                tuple(index for index, _ in members),
-                tuple(window for _, window in members),
+                _index([index for index, _ in members]),
+                _index([window for _, window in members]),
             )
             for (aggregation, *rest), members in groups.items()
         )

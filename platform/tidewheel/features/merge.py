@@ -77,7 +77,7 @@ def windowed_values(
         fields = [field for place_of in group.parts for field in partials[place_of]]
         values = group.aggregation.finalize(tuple(fields), asked_us)
         values = values if whole is None else np.where(whole, values, np.nan)
-        result[:, list(group.features)] = values[:, list(group.windows)]
+        result[:, group.features] = values[:, group.windows]
     return result
 
 
@@ -100,7 +100,7 @@ def batch_values(view: BatchView, blobs: Sequence[bytes | None], entity_of: Ints
     if not len(held.records):
         return np.full((len(t_us), len(view.columns)), np.nan)
     firsts = np.cumsum(held.counts) - held.counts
-    after = events_after(held.records[:, TIME], firsts, held.counts, entity_of, t_us[:, None])[:, 0]
+    after = events_after(held.records[:, TIME], held.counts, entity_of, t_us[:, None])[:, 0]
     newest = held.records[after - 1]  # where there is none this is a row of somebody else, and dropped
     fresh = (after > firsts[entity_of]) & (newest[:, TIME] >= t_us - view.ttl_us)
     rows = RecordEvents(newest, view.state.integers)

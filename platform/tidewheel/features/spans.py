@@ -5,7 +5,6 @@ Each result depends on its own run alone, bit for bit: the same alone or among m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -17,27 +16,18 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 
-@dataclass(frozen=True, eq=False)
 class Spans:
     """Runs [start, end) of one array; ``starts`` and ``ends`` share any shape, which results have too.
 
     The arrays given to its methods have one entry more than there are rows, so that an end is an index.
     """
 
-    starts: Ints
-    ends: Ints
-
-    @cached_property
-    def _bounds(self) -> Ints:
-        bounds = np.empty(2 * self.starts.size, dtype=np.int64)
-        bounds[0::2] = self.starts.ravel()
-        bounds[1::2] = self.ends.ravel()
-        return bounds
-
-    @cached_property
-    def filled(self) -> Bools:
-        """Which runs have a row."""
-        return self.ends > self.starts
+    def __init__(self, starts: Ints, ends: Ints) -> None:
+        self.starts, self.ends = starts, ends
+        self.filled: Bools = ends > starts  # which runs have a row
+        self._bounds = np.empty(2 * starts.size, dtype=np.int64)
+        self._bounds[0::2] = starts.ravel()
+        self._bounds[1::2] = ends.ravel()
 
     @cached_property
     def lengths(self) -> Ints:

@@ -8,10 +8,10 @@ import numpy as np
 
 from tidewheel.features.declaration import WindowedView
 from tidewheel.features.kernel import ASKED, States
-from tidewheel.features.partials import Partial
+from tidewheel.features.partials import Part, Partial
 from tidewheel.features.record_events import TIME, RecordEvents, Records
 from tidewheel.features.spans import Bools, Ints, Spans
-from tidewheel.features.tiles import INDEX_BITS, TileLayout
+from tidewheel.features.tiles import TileLayout
 
 _MAX_COMPOSITE = 2**62
 
@@ -27,12 +27,12 @@ class Place:
     dropped_us: Ints  # [n], the newest event of the entity that is no record any more
 
     def spans(self, from_us: Ints, until_us: Ints) -> Spans:
-        """Events later than ``from_us`` and not later than ``until_us``, [n, m] each."""
-        firsts = np.cumsum(self.counts) - self.counts
-        edges = np.concatenate([from_us, until_us], axis=1)
-        found = events_after(self.records[:, TIME], firsts, self.counts, self.entity_of, edges)
-        starts = found[:, : from_us.shape[1]]
-        return Spans(starts, np.broadcast_to(found[:, from_us.shape[1] :], starts.shape))
+        """Events later than ``from_us`` [n, m] and not later than ``until_us`` [n, 1]."""
+        starts, ends = self._after(from_us), self._after(until_us)
+        return Spans(starts, np.repeat(ends, starts.shape[1], axis=1))
+
+    def _after(self, edges: Ints) -> Ints:
+        return events_after(self.records[:, TIME], self.counts, self.entity_of, edges)
 
 
 def exact_partials(view: WindowedView, place: Place, added: Bools | None) -> tuple[list[Partial], Bools | None]:
@@ -61,42 +61,45 @@ def hop_partials(
     A window takes tiles of its own hop up to the one that holds the request, there finer tiles, then events. Behind
     a delay both edges are edges of tiles.
     """
-    hops_us = view.hops_array_us
-    levels = np.searchsorted(layout.hops_us, hops_us)
+    plan = view.hop_plan
     ended_us = (place.t_us - layout.delay_us)[:, None]
-    first = (ended_us - view.windows_array_us) // hops_us  # of the window's own hop, [n, windows]
-    upto_us = first * hops_us
-    # An own event before the window needs no care.
-    head_us = ended_us // hops_us * hops_us + 1 if layout.delay_us else np.maximum(own_us[:, None], upto_us + 1)
+    first = (ended_us - view.windows_array_us) // plan.hops_us  # of the window's own hop, [n, windows]
+    if layout.delay_us:
+        starts, ends = first[:, :, None], (ended_us // plan.hops_us)[:, :, None]
+    else:
+        # An own event before the window needs no care.
+        head_us = np.maximum(own_us[:, None], first * plan.hops_us + 1)
+        ends = (head_us[:, :, None] - 1) // layout.hops_us
+        starts = np.empty_like(ends)
+        starts[:, :, -1] = 0
+        starts[:, :, :-1] = ends[:, :, 1:] * plan.hops_in_next
+        np.copyto(starts, first[:, :, None], where=plan.own_level)
+    # Where a level is not read its run is empty.
+    begins = np.maximum(starts, -1) + plan.numbers
+    ends = np.where(plan.reads, np.maximum(ends, -1) + plan.numbers, begins)
     asked_us = held.headers[state_of, ASKED]
-    oldest = layout.starts(asked_us)
-    whole = np.ones(first.shape, dtype=bool)
-    partials: list[Partial] = []
-    for number in reversed(range(len(layout.levels))):
-        reads = levels == number if layout.delay_us else levels >= number
-        if not reads.any():
-            continue
-        hop_us = layout.levels[number].hop_us
-        start, end = upto_us // hop_us, (head_us - 1) // hop_us
-        base = (number << INDEX_BITS) + 1
-        begins = base + np.maximum(start, -1)
-        spans = _tile_spans(layout, held, state_of, begins, np.where(reads, base + np.maximum(end, -1), begins))
-        whole &= ~reads | (start == end) | (begins >= oldest[:, number, None])
-        upto_us = np.where(reads, end * hop_us, upto_us)
-        found = [bound.part.combine(spans, layout.fields(held.tiles, place_of))
-                 for place_of, bound in enumerate(layout.parts)]  # fmt: skip
-        partials = _merged(layout, partials, found)
-    if not layout.delay_us:
-        heads = _of_events(view, place.records, place.spans(upto_us, place.t_us[:, None]))
-        partials = _merged(layout, partials, heads)
-        whole &= upto_us >= place.dropped_us[:, None]
-    return partials, None if whole.all() else whole
+    whole: Bools | None = None
+    if (own_us < asked_us).any():
+        whole = ((begins == ends) | (begins >= layout.starts(asked_us)[:, None, :])).all(axis=2)
+    spans = _tile_spans(layout, held, state_of, begins, ends)
+    partials = [_over_levels(bound.part, bound.part.combine(spans, layout.fields(held.tiles, number)))
+                for number, bound in enumerate(layout.parts)]  # fmt: skip
+    if layout.delay_us:
+        return partials, whole
+    upto_us = (head_us - 1) // layout.levels[0].hop_us * layout.levels[0].hop_us
+    heads = _of_events(view, place.records, place.spans(upto_us, place.t_us[:, None]))
+    partials = [bound.part.merge(tiles, head) for bound, tiles, head in zip(layout.parts, partials, heads, strict=True)]
+    complete = upto_us >= place.dropped_us[:, None]
+    return partials, complete if whole is None else complete & whole
 
 
-def _merged(layout: TileLayout, earlier: list[Partial], later: list[Partial]) -> list[Partial]:
-    if not earlier:
-        return later
-    return [bound.part.merge(one, other) for bound, one, other in zip(layout.parts, earlier, later, strict=True)]
+def _over_levels(part: Part, found: Partial) -> Partial:
+    """Partials [n, windows] of partials [n, windows, levels], which follow one another from the coarsest on."""
+    levels = found[0].shape[2]
+    merged = tuple(field[:, :, levels - 1] for field in found)
+    for number in reversed(range(levels - 1)):
+        merged = part.merge(merged, tuple(field[:, :, number] for field in found))
+    return merged
 
 
 def _of_events(view: WindowedView, records: Records, spans: Spans) -> list[Partial]:
@@ -109,19 +112,19 @@ def _of_events(view: WindowedView, records: Records, spans: Spans) -> list[Parti
 
 
 def _tile_spans(layout: TileLayout, held: States, state_of: Ints, begins: Ints, ends: Ints) -> Spans:
-    """Tiles of each request's state from number ``begins`` up to ``ends`` (excluded), [n, windows] each."""
+    """Tiles of each request's state from number ``begins`` up to ``ends`` (excluded), [n, windows, levels] each."""
     numbers = layout.tile_numbers(held.tiles)
     if len(held.tile_counts) > 1:
         numbers = numbers + np.repeat(np.arange(len(held.tile_counts)) << 32, held.tile_counts)
-        begins, ends = begins + (state_of << 32)[:, None], ends + (state_of << 32)[:, None]
-    found = np.searchsorted(numbers, np.concatenate([begins, ends], axis=1))
-    return Spans(found[:, : begins.shape[1]], found[:, begins.shape[1] :])
+        places = (state_of << 32)[:, None, None]
+        begins, ends = begins + places, ends + places
+    return Spans(numbers.searchsorted(begins), numbers.searchsorted(ends))
 
 
-def events_after(times: Ints, firsts: Ints, counts: Ints, entity_of: Ints, edges: Ints) -> Ints:
+def events_after(times: Ints, counts: Ints, entity_of: Ints, edges: Ints) -> Ints:
     """Index of the first event later than each edge [n, m], within the request's own entity."""
     if len(counts) == 1:
-        return np.searchsorted(times, edges, side="right").astype(np.int64)
+        return times.searchsorted(edges, side="right")
     if not len(times):
         return np.zeros(edges.shape, dtype=np.int64)
     low, high = int(times.min()), int(times.max())
@@ -131,6 +134,7 @@ def events_after(times: Ints, firsts: Ints, counts: Ints, entity_of: Ints, edges
         stretch = np.repeat(np.arange(len(counts), dtype=np.int64) * span, counts)
         wanted = np.clip(edges, low - 1, high) - low + (entity_of * span)[:, None]
         return np.searchsorted(times - low + stretch, wanted, side="right").astype(np.int64)
+    firsts = np.cumsum(counts) - counts
     result = np.empty(edges.shape, dtype=np.int64)
     for entity in np.unique(entity_of):
         mine = entity_of == entity

@@ -80,15 +80,16 @@ def assert_values(
     expected: dict[str, list[float | None]],
     rows: list[Any],
     events: dict[str, list[Any]],
-    forgotten: dict[str, list[bool]] | None = None,
+    forgotten: dict[str, list[str]] | None = None,
 ) -> None:
     """Counts, extremes and integers exactly; float sums, means and deviations within 1e-9 of the sum of |x|.
 
-    ``forgotten`` says by view which rows are too old for an online state; these may be missing, but never wrong.
+    ``forgotten`` says by view which rows an online state may not know any more: "old" ones may be missing, but never
+    wrong; "unknown" is whether their own event counted already.
     """
     windowed = {f.name: (v, f) for v in features.views if isinstance(v, WindowedView) for f in v.features}
     for name, wanted in expected.items():
-        scale, exact, lost = 0.0, True, [False] * len(rows)
+        scale, exact, lost = 0.0, True, [""] * len(rows)
         if name in windowed:
             view, feature = windowed[name]
             every = [*events[view.source], *rows]
@@ -99,7 +100,7 @@ def assert_values(
         got = out.column(name).cast(pa.float64(), safe=False).to_pylist()
         for row, (value, want) in enumerate(zip(got, wanted, strict=True)):
             where = f"{name} of row {row}: got {value}, want {want}"
-            if lost[row] and (value is None or value == windowed[name][1].default):
+            if lost[row] == "unknown" or (lost[row] == "old" and value in (None, windowed[name][1].default)):
                 continue
             if want is None or value is None:
                 assert value is None, where
@@ -115,9 +116,9 @@ def clipped(value: float, dtype: str) -> float:
     return min(value, math.nextafter(2.0**63, 0)) if dtype == "int64" else value
 
 
-def forgotten_rows(features: FeatureSet, rows: list[Any], events: dict[str, list[Any]]) -> dict[str, list[bool]]:
+def forgotten_rows(features: FeatureSet, rows: list[Any], events: dict[str, list[Any]]) -> dict[str, list[str]]:
     """By view: rows older than what the entity's online state answers for sure."""
-    found = {}
+    found: dict[str, list[str]] = {}
     for view in features.views:
         if not isinstance(view, WindowedView):
             continue
@@ -126,12 +127,11 @@ def forgotten_rows(features: FeatureSet, rows: list[Any], events: dict[str, list
             mine = [e for e in events[view.source] if all(e[key] == row[key] for key in view.keys)]
             late_us = view.state.tiles.lateness_us if view.state.tiles else 0
             bounded = view.state.tiles is not None or len(mine) >= view.state.capacity
-            old = bounded and row["t"] < max((e["t"] for e in mine), default=0) - late_us
-            # An own event that was recorded long before its request, where only coarse tiles are left.
-            apart = view.own_event == "never" and any(
-                e["id"] == row["id"] and e["t"] < row["t"] - late_us for e in mine
-            )
-            found[view.name].append(old or (apart and view.state.tiles is not None))
+            from_us = max((e["t"] for e in mine), default=0) - late_us
+            old = bounded and row["t"] < from_us
+            # An own event that was recorded long before its request, and is no record any more.
+            apart = view.own_event != "as any" and any(e["id"] == row["id"] and e["t"] <= from_us for e in mine)
+            found[view.name].append("unknown" if apart and bounded else "old" if old else "")
     return found
 
 
