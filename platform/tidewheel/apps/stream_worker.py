@@ -22,6 +22,7 @@ from typing import Any
 from tidewheel.adapters.connections import open_online_store
 from tidewheel.adapters.file_event_log import FileEventLog
 from tidewheel.adapters.local_home import LocalHome
+from tidewheel.adapters.sqlite_file import DamagedStore, set_aside
 from tidewheel.bundle.manifest import verify
 from tidewheel.clock import SECOND_US, Clock, SystemClock, utc_text
 from tidewheel.errors import TidewheelError, Unavailable
@@ -169,21 +170,34 @@ def run(home: LocalHome, clock: Clock, stopped: threading.Event) -> None:
     with _only_worker(home, stopped) as mine:
         if not mine:
             return
-        store = open_online_store(home)
-        worker = StreamWorker(home, FileEventLog(home.event_log), store, clock)
         log_line(clock, "started", home=str(home.root))
+        while not stopped.is_set():
+            try:
+                _work(home, clock, stopped)
+            except DamagedStore as error:
+                log_line(clock, "store_set_aside", reason=str(error), kept=str(set_aside(error.path)))
+        log_line(clock, "stopped")
+
+
+def _work(home: LocalHome, clock: Clock, stopped: threading.Event) -> None:
+    """Until ``stopped``. Raises DamagedStore: what it held is filled again from the log."""
+    store = open_online_store(home)
+    try:
+        worker = StreamWorker(home, FileEventLog(home.event_log), store, clock)
         while not stopped.is_set():
             wait_s = _turn(worker.step, clock)
             if wait_s:
                 stopped.wait(wait_s)
+    finally:
         store.close()
-        log_line(clock, "stopped")
 
 
 def _turn(step: Callable[[], int], clock: Clock) -> float:
     """One step; how long to wait before the next."""
     try:
         return 0.0 if step() else POLL_S
+    except DamagedStore:
+        raise
     except (Unavailable, OSError) as error:
         log_line(clock, "retrying", reason=str(error))
         return RETRY_S

@@ -96,7 +96,7 @@ def payments_table(events: Sequence[Event]) -> pa.Table:
             "amount": pa.array([event["amount"] for event in events], pa.float64()),
             "channel": pa.array([event["channel"] for event in events], pa.string()),
             "items": pa.array([event["items"] for event in events], pa.int32()),
-            "points": pa.array([event["points"] for event in events], pa.int64()),
+            "points": pa.array([event.get("points") for event in events], pa.int64()),
         }
     )
 
