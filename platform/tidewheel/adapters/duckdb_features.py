@@ -6,6 +6,7 @@ folder first; parts that the stream worker wrote are read as they are.
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,23 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from tidewheel.errors import InputError, Unavailable
-from tidewheel.features.declaration import FeatureSet, RequestView
-from tidewheel.features.events import OFFSET_COLUMN, normal_schema
-from tidewheel.features.lake import is_normalised
-from tidewheel.features.rows import (
-    TrainingRows,
-    apply_defaults,
-    normalised_rows,
-    request_arrays,
-    run_request_views,
-    with_features,
-)
-from tidewheel.features.sources import normalised_batches, source_files, write_normalised
-from tidewheel.features.sql import quoted, source_relation, training_sql, unmatched_sql, view_sql
+from tidewheel.features.declaration import FeatureSet
+from tidewheel.features.events import OFFSET_COLUMN
+from tidewheel.features.rows import TrainingRows
+from tidewheel.features.sql_dialects import DUCKDB, Dialect, quoted
+from tidewheel.features.sql_engine import SqlFeatures, SqlSources, training_table
 from tidewheel.spec.project import ModelProject
 
 Report = Callable[[int, int], None]
@@ -37,6 +30,8 @@ Report = Callable[[int, int], None]
 
 class DuckDbFeatures:
     """The engine for one machine."""
+
+    name = "duckdb"
 
     def __init__(self, memory_limit: str = "2GB", threads: int | None = None) -> None:
         self._memory_limit = memory_limit
@@ -54,57 +49,19 @@ class DuckDbFeatures:
 
         ``progress(done, total)`` counts views. Raises InputError where a row or a file cannot be used.
         """
-        normal = normalised_rows(rows, project, features)
-        views = [view for view in features.views if not isinstance(view, RequestView)]
-        found: dict[str, np.ndarray[Any, np.dtype[np.float64]]] = {}
-        with self._connection() as (connection, scratch):
-            connection.register("rows", _rows_relation(normal, project))
-            for name in dict.fromkeys(view.source for view in views):
-                self._relation(connection, scratch, name, project, features.keys_of(name), sources)
-            for done, view in enumerate(views):
-                if progress:
-                    progress(done, len(views))
-                table = _run(connection, view_sql(view), {})
-                order = table.column("row_no").to_numpy()
-                for feature in view.feature_names:
-                    values = np.full(rows.num_rows, np.nan)
-                    column = table.column(feature).cast(pa.float64())
-                    values[order] = column.to_numpy(zero_copy_only=False)
-                    default = features.defaults[features.names.index(feature)]
-                    found[feature] = apply_defaults(values, default)
-            if progress:
-                progress(len(views), len(views))
-        run_request_views(features, found, request_arrays(normal, features))
-        return with_features(rows, features, found)
+        with self.opened(project, sources) as found:
+            return SqlFeatures(found, features, project).compute(rows, progress)
 
     def training_rows(
         self, project: ModelProject, sources: Mapping[str, Path], start_us: int, end_us: int, as_of_us: int
     ) -> TrainingRows:
         """Requests with event time in [start, end) whose label is mature: at or before as_of - label delay."""
-        request, label = project.request_source, project.label_source
-        stop_us = min(end_us, as_of_us - project.label.delay_us + 1)
-        keys = tuple(project.entity_keys())
-        hidden = project.label.column if project.label.source == project.request else None
-        names = [*keys, request.event_time, request.event_id or "", *(c for c in request.columns if c != hidden)]
-        facts = {
-            "time": request.event_time,
-            "id": request.event_id or "",
-            "label_id": label.event_id or "",
-            "label_time": label.event_time,
-            "label_column": project.label.column,
-            "columns": ", ".join(quoted(name) for name in names),
-        }
-        window = {"start": start_us, "end": stop_us}
-        with self._connection() as (connection, scratch):
-            for name in dict.fromkeys((project.request, project.label.source)):
-                self._relation(connection, scratch, name, project, keys, sources)
-            # _offset is read by the query's dedupe, so the relation keeps it.
-            table = _run(connection, training_sql(project.request, project.label.source, facts), window)
-            count = _run(connection, unmatched_sql(project.request, project.label.source, facts), window)
-        return TrainingRows(_with_label(table, project, keys), int(count.column(0)[0].as_py()))
+        with self.opened(project, sources) as found:
+            return training_table(found, project, start_us, end_us, as_of_us)
 
     @contextmanager
-    def _connection(self) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
+    def opened(self, project: ModelProject, sources: Mapping[str, Path]) -> Iterator[SqlSources]:
+        """A database in memory that spills into a temporary folder."""
         with tempfile.TemporaryDirectory(prefix="tidewheel-features-") as folder:
             config: dict[str, Any] = {
                 "memory_limit": self._memory_limit,
@@ -122,70 +79,62 @@ class DuckDbFeatures:
             try:
                 for name, value in config.items():
                     connection.execute(f"SET {name} = {_setting(value)}")
-                yield connection, Path(folder)
+                yield SqlSources(_DuckDbRunner(connection, Path(folder)), project, sources, Path(folder))
             finally:
                 connection.close()
 
-    def _relation(
-        self,
-        connection: duckdb.DuckDBPyConnection,
-        scratch: Path,
-        name: str,
-        project: ModelProject,
-        keys: Sequence[str],
-        sources: Mapping[str, Path],
-    ) -> None:
-        """Make the view of one source: normalised columns and the order of arrival."""
-        if name not in sources:
-            raise InputError(f"source {name!r} has no data; give it with --source {name}=PATH")
-        files = source_files(sources[name])
-        if files and not all(is_normalised(file) for file in files):
-            files = write_normalised(normalised_batches(files, name, project, keys), scratch / name)
-        schema = normal_schema(project, name, keys).append(pa.field(OFFSET_COLUMN, pa.int64()))
+
+class _DuckDbRunner:
+    dialect: Dialect = DUCKDB
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> None:
+        self._connection, self._scratch = connection, scratch
+        self._numbers = itertools.count()
+
+    def add_source(self, name: str, files: Sequence[Path], schema: pa.Schema) -> None:
+        schema = schema.append(pa.field(OFFSET_COLUMN, pa.int64()))
+        if not files:
+            self._connection.register(name, schema.empty_table())
+            return
+        known = {column for file in files for column in pq.read_schema(file).names}
         empty = f"empty_{name}"
-        connection.register(empty, schema.empty_table())
-        parts = [f"SELECT * FROM {quoted(empty)}"]
-        if files:
-            listed = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
-            parts.append(f"SELECT * FROM read_parquet([{listed}], union_by_name = true)")
-        union = " UNION ALL BY NAME ".join(parts)
-        connection.execute(f"CREATE VIEW {source_relation(name)} AS {union}")
+        self._connection.register(empty, schema.empty_table())
+        query = f"SELECT * FROM read_parquet([{', '.join(_text(file) for file in files)}], union_by_name = true)"
+        if not known.issuperset(schema.names):
+            query = f"SELECT * FROM {quoted(empty)} UNION ALL BY NAME {query}"
+        self._connection.execute(f"CREATE VIEW {quoted(name)} AS {query}")
+
+    def add_table(self, name: str, table: pa.Table) -> None:
+        self._connection.register(name, table)
+
+    def keep(self, name: str, sql: str) -> None:
+        self._run(f"CREATE OR REPLACE TEMP TABLE {quoted(name)} AS {sql}")
+
+    def query(self, sql: str) -> pa.Table:
+        return self._run(sql).to_arrow_table()
+
+    def batches(self, sql: str, max_rows: int) -> Iterator[pa.Table]:
+        path = self._scratch / f"result-{next(self._numbers)}.parquet"
+        self._run(f"COPY ({sql}) TO {_text(path)} (FORMAT parquet, COMPRESSION zstd, PRESERVE_ORDER true)")
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=max_rows):
+                yield pa.Table.from_batches([batch])
+        path.unlink()
+
+    def _run(self, sql: str) -> duckdb.DuckDBPyConnection:
+        try:
+            return self._connection.execute(sql)
+        except duckdb.OutOfMemoryException as error:
+            raise Unavailable(
+                f"DuckDB: not enough memory ({str(error).splitlines()[0]}); give it more or fewer rows"
+            ) from error
+        except duckdb.IOException as error:
+            raise InputError(f"DuckDB: {str(error).splitlines()[0]}") from error
 
 
 def _setting(value: Any) -> str:
-    return str(value) if isinstance(value, bool | int) else "'" + str(value).replace("'", "''") + "'"
+    return str(value) if isinstance(value, bool | int) else _text(value)
 
 
-def _run(connection: duckdb.DuckDBPyConnection, query: str, parameters: Mapping[str, Any]) -> pa.Table:
-    try:
-        return connection.execute(query, dict(parameters)).to_arrow_table()
-    except duckdb.OutOfMemoryException as error:
-        raise Unavailable(
-            f"DuckDB: not enough memory ({str(error).splitlines()[0]}); give it more or fewer rows"
-        ) from error
-    except duckdb.IOException as error:
-        raise InputError(f"DuckDB: {str(error).splitlines()[0]}") from error
-
-
-def _rows_relation(normal: pa.Table, project: ModelProject) -> pa.Table:
-    request = project.request_source
-    ids = request.event_id or ""
-    drop = [name for name in (request.event_time, ids) if name in normal.column_names]
-    relation = normal.drop_columns(drop)
-    relation = relation.append_column("row_no", pa.array(np.arange(normal.num_rows)))
-    relation = relation.append_column("t", normal.column(request.event_time).cast(pa.int64()))
-    known = normal.column(ids) if ids in normal.column_names else pa.nulls(normal.num_rows, pa.string())
-    return relation.append_column("event_id", known)
-
-
-def _with_label(table: pa.Table, project: ModelProject, keys: Sequence[str]) -> pa.Table:
-    label = table.column("label")
-    values = label.to_numpy()
-    if len(values) and (values.min() < 0 or values.max() > 1):
-        raise InputError(
-            f"label {project.label.column!r} must be 0 or 1 (got {int(values.min())} to {int(values.max())})"
-        )
-    table = table.set_column(table.column_names.index("label"), "label", label.cast(pa.int8()))
-    schema = normal_schema(project, project.request, keys)
-    fields = [schema.field(name) if name in schema.names else pa.field(name, pa.int8()) for name in table.column_names]
-    return table.cast(pa.schema(fields))
+def _text(value: Any) -> str:
+    return "'" + str(value).replace("'", "''") + "'"

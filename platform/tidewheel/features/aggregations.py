@@ -31,20 +31,21 @@ from tidewheel.features.partials import (
     Partial,
 )
 from tidewheel.features.spans import Floats, Ints
+from tidewheel.features.sql_dialects import Dialect
 
 Reads = Literal["events", "numbers", "values", "condition"]  # values: numbers or text; condition: a second filter
 
 
 @dataclass(frozen=True)
 class SqlEvents:
-    """Names that an aggregate in SQL may use; ``over`` is empty or an OVER clause with a space before it."""
+    """Expressions that an aggregate in SQL may use; ``over`` is empty or an OVER clause with a space before it."""
 
-    dialect: str
-    value: str  # the column (DOUBLE, or BIGINT where ``integer``), or the condition as a boolean
+    dialect: Dialect
+    value: str  # the column (DOUBLE, or BIGINT where ``integer``), or 1 and 0 for the condition; null: does not count
     member: str  # a condition: the event counts
     over: str
     integer: bool
-    time: str  # of the event, us, BIGINT
+    time: str  # of the event, us, BIGINT; null where it does not count
     id_hash: str  # BIGINT, orders equal times
     asked: str  # the time asked about, us, BIGINT
 
@@ -66,6 +67,11 @@ class Aggregation(Protocol):
     @property
     def with_request(self) -> bool:
         """Whether it makes sense where the event being asked about counts."""
+        ...
+
+    @property
+    def ordered(self) -> bool:
+        """Whether events of equal time are told apart by their id."""
         ...
 
     def dtype(self, column_type: str | None) -> str:
@@ -95,6 +101,7 @@ class Count:
     reads: Reads = "events"
     tiled: bool = True
     with_request: bool = True
+    ordered: bool = False
 
     def dtype(self, column_type: str | None) -> str:
         return "int64"
@@ -106,7 +113,7 @@ class Count:
         return partial[0].astype(np.float64)
 
     def sql(self, events: SqlEvents) -> str:
-        return f"count(*) FILTER (WHERE {events.member}){events.over}"
+        return events.dialect.count(events.member, events.over)
 
 
 @dataclass(frozen=True)
@@ -117,6 +124,7 @@ class Sum:
     reads: Reads = "numbers"
     tiled: bool = True
     with_request: bool = True
+    ordered: bool = False
 
     def dtype(self, column_type: str | None) -> str:
         return "float64" if _same_as(column_type) == "float64" else "int64"
@@ -132,10 +140,9 @@ class Sum:
         return np.where(fits, ((np.where(fits, high, 0) << 32) | low).astype(np.float64), np.nan)
 
     def sql(self, events: SqlEvents) -> str:
-        total = f"sum({events.value}) FILTER (WHERE {events.member}){events.over}"
-        if not events.integer:
-            return f"coalesce({total}, 0.0)"
-        return f"CAST(TRY_CAST(coalesce({total}, 0) AS BIGINT) AS DOUBLE)"
+        if events.integer:
+            return events.dialect.integer_sum(events.value, events.over)
+        return f"coalesce(sum({events.value}){events.over}, 0e0)"
 
 
 def _carried(halves: Partial) -> tuple[Ints, Ints]:
@@ -152,6 +159,7 @@ class Mean:
     reads: Reads = "numbers"
     tiled: bool = True
     with_request: bool = True
+    ordered: bool = False
 
     def dtype(self, column_type: str | None) -> str:
         return "float64"
@@ -169,7 +177,7 @@ class Mean:
         return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
     def sql(self, events: SqlEvents) -> str:
-        return f"avg({events.value}) FILTER (WHERE {events.member}){events.over}"
+        return f"avg({events.value}){events.over}"
 
 
 @dataclass(frozen=True)
@@ -182,6 +190,7 @@ class Extreme:
     reads: Reads = "numbers"
     tiled: bool = True
     with_request: bool = True
+    ordered: bool = False
 
     def dtype(self, column_type: str | None) -> str:
         return _same_as(column_type)
@@ -196,7 +205,7 @@ class Extreme:
         return np.where(np.isinf(partial[0]), np.nan, partial[0])
 
     def sql(self, events: SqlEvents) -> str:
-        return f"{self.name}({events.value}) FILTER (WHERE {events.member}){events.over}"
+        return f"{self.name}({events.value}){events.over}"
 
 
 @dataclass(frozen=True)
@@ -207,6 +216,7 @@ class Std:
     reads: Reads = "numbers"
     tiled: bool = True
     with_request: bool = True
+    ordered: bool = False
 
     def dtype(self, column_type: str | None) -> str:
         return "float64"
@@ -220,7 +230,7 @@ class Std:
         return np.where(count > 0, np.sqrt(of_mean / np.maximum(count, 1)), np.nan)
 
     def sql(self, events: SqlEvents) -> str:
-        return f"stddev_pop({events.value}) FILTER (WHERE {events.member}){events.over}"
+        return f"stddev_pop({events.value}){events.over}"
 
 
 @dataclass(frozen=True)
@@ -232,6 +242,7 @@ class AtEdge:
     reads: Reads = "numbers"
     tiled: bool = True
     with_request: bool = True
+    ordered: bool = True
 
     def dtype(self, column_type: str | None) -> str:
         return _same_as(column_type)
@@ -243,9 +254,9 @@ class AtEdge:
         return np.where(partial[0] != NEVER_US, partial[2].astype(np.float64), np.nan)
 
     def sql(self, events: SqlEvents) -> str:
-        pick = "arg_max" if self.newest else "arg_min"
-        present = f"{events.member} AND {events.value} IS NOT NULL"
-        return f"{pick}({events.value}, ({events.time}, {events.id_hash})) FILTER (WHERE {present}){events.over}"
+        pick = "max_by" if self.newest else "min_by"
+        place = f"CASE WHEN {events.value} IS NOT NULL THEN ({events.time}, {events.id_hash}) END"
+        return f"{pick}({events.value}, {place}){events.over}"
 
 
 @dataclass(frozen=True)
@@ -256,6 +267,7 @@ class Distinct:
     reads: Reads = "values"
     tiled: bool = False
     with_request: bool = True
+    ordered: bool = False
 
     def dtype(self, column_type: str | None) -> str:
         return "int64"
@@ -268,7 +280,7 @@ class Distinct:
         return np.array([len(one) for one in sets.ravel()], dtype=np.float64).reshape(sets.shape)
 
     def sql(self, events: SqlEvents) -> str:
-        return f"count(DISTINCT {events.value}) FILTER (WHERE {events.member}){events.over}"
+        return events.dialect.distinct(events.value, events.over)
 
 
 @dataclass(frozen=True)
@@ -279,6 +291,7 @@ class Ratio:
     reads: Reads = "condition"
     tiled: bool = True
     with_request: bool = True
+    ordered: bool = False
 
     def dtype(self, column_type: str | None) -> str:
         return "float64"
@@ -291,8 +304,7 @@ class Ratio:
         return np.where(count > 0, met / np.maximum(count, 1), np.nan)
 
     def sql(self, events: SqlEvents) -> str:
-        met = f"CASE WHEN {events.value} THEN 1.0 ELSE 0.0 END"
-        return f"avg({met}) FILTER (WHERE {events.member}){events.over}"
+        return f"avg({events.value}){events.over}"
 
 
 @dataclass(frozen=True)
@@ -303,6 +315,7 @@ class TimeSinceLast:
     reads: Reads = "events"
     tiled: bool = True
     with_request: bool = False  # it would always be 0
+    ordered: bool = False
 
     def dtype(self, column_type: str | None) -> str:
         return "float64"
@@ -314,7 +327,7 @@ class TimeSinceLast:
         return np.where(partial[0] != NEVER_US, (t_us - partial[0]) / 1e6, np.nan)
 
     def sql(self, events: SqlEvents) -> str:
-        return f"({events.asked} - max({events.time}) FILTER (WHERE {events.member}){events.over}) / 1e6"
+        return f"({events.asked} - max({events.time}){events.over}) / 1e6"
 
 
 COUNT = Count()

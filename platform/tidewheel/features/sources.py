@@ -5,18 +5,23 @@ For the engines over files: parts that the stream worker wrote pass as they are,
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from tidewheel.errors import InputError
+from tidewheel.features.batches import text_array
 from tidewheel.features.events import OFFSET_COLUMN, validate_events
+from tidewheel.features.keys import hashed_ids
 from tidewheel.features.lake import is_normalised, part_name, read_batches, source_files, write_parquet
 from tidewheel.spec.project import ModelProject
 
-__all__ = ["normalised_batches", "source_files", "write_normalised"]
+__all__ = ["normal_files", "normalised_batches", "source_files", "write_normalised"]
+
+ID_HASH_COLUMN = "_id_hash"  # int64 hash of the event id: orders events of one time
 
 
 def normalised_batches(
@@ -53,6 +58,31 @@ def write_normalised(batches: Iterator[pa.Table], folder: Path) -> list[Path]:
         write_parquet(path, table)
         files.append(path)
     return files
+
+
+def normal_files(
+    files: Sequence[Path], name: str, project: ModelProject, keys: Collection[str], folder: Path, *, hashed: bool
+) -> list[Path]:
+    """Normalised Parquet files of a source: those given where they are such, else written to ``folder``.
+
+    ``hashed`` adds the event id's hash, where the files do not have it.
+    """
+    if all(is_normalised(file) for file in files) and not (hashed and any(map(_lacks_hash, files))):
+        return list(files)
+    event_id = project.sources[name].event_id or ""
+    batches = normalised_batches(files, name, project, keys)
+    return write_normalised((_with_hash(table, event_id) if hashed else table for table in batches), folder)
+
+
+def _lacks_hash(file: Path) -> bool:
+    return ID_HASH_COLUMN not in pq.read_schema(file).names
+
+
+def _with_hash(table: pa.Table, event_id: str) -> pa.Table:
+    if ID_HASH_COLUMN in table.column_names:
+        return table
+    hashes = hashed_ids(text_array(table.column(event_id))).view(np.int64)
+    return table.append_column(ID_HASH_COLUMN, pa.array(hashes))
 
 
 def has_rows(path: Path) -> bool:

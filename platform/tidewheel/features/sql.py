@@ -1,178 +1,147 @@
-"""Feature views -> SQL text, pure. The dialect is DuckDB's; adapters run it.
+"""Relations that feature SQL reads, and the questions to ask of them before a view's own text can be made.
 
-Relations that must exist: ``rows`` (row_no, t in us, event_id, keys and request columns under their own names) and
-one relation of normalised events per source, named by ``source_relation``. A result has row_no and one column per
-feature of its view, defaults not applied.
+Adapters provide ``rows`` (row_no, t in us, event_id, ``_id_hash`` where asked for, keys and request columns under
+their own names) and one relation of normalised events per source, named by ``source_relation``; they run the text and
+know no aggregation. A view's result has row_no and one DOUBLE column per feature, defaults not applied.
 
-Every row of ``rows`` joins the events of its entity in one ordered stream (UNION ALL), and each window is a RANGE
-frame over it: W - 1 us PRECEDING up to the row's own time, ties included, so (t-W, t]. A delay shifts the events.
-A row whose own event needs care (to count although the source does not have it, never to count although the
-source has it) takes a path of its own, so that one request's event never counts for another row.
+Duplicates cost a sort of everything, and hardly any history has them. So the ids (of a table: keys and time) that come
+more than once are found first, by hash, and only those pass through it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
-from tidewheel.features.aggregations import SqlEvents
-from tidewheel.features.declaration import BatchView, Filter, StateView, WindowedFeature, WindowedView
+from tidewheel.features.declaration import BatchView, StateView, WindowedView
 from tidewheel.features.events import OFFSET_COLUMN
+from tidewheel.features.sql_dialects import Dialect, quoted
+
+ASKED = "asked"  # relation of a view's rows: see sql_windows
 
 
-def quoted(name: str) -> str:
-    """An SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
+@dataclass(frozen=True)
+class RowFacts:
+    """What is known before a view's text is made: the rows' span of time, and what the events need care for."""
 
-
-def literal(value: Any) -> str:
-    """An SQL literal of a bool, a number or text."""
-    if isinstance(value, bool):
-        return "TRUE" if value else "FALSE"
-    if isinstance(value, str):
-        return "'" + value.replace("'", "''") + "'"
-    return repr(value)
+    first_us: int
+    last_us: int
+    repeated: bool = False  # some event id (of a table: some keys and time) comes more than once
+    crowded: bool = False  # some entity has more events than a window may hold
 
 
 def source_relation(source: str) -> str:
     return quoted(f"source_{source}")
 
 
-def view_sql(view: WindowedView | BatchView) -> str:
-    """The query that computes one view for every row."""
-    return windowed_sql(view) if isinstance(view, WindowedView) else batch_sql(view)
+@dataclass(frozen=True)
+class Once:
+    """What makes an event of a source one event: rows that share ``identity`` may be repetitions, and are where they
+    share ``partition``. The first arrival stays, or the last."""
 
+    source: str
+    identity: tuple[str, ...]
+    partition: tuple[str, ...]
+    last: bool = False
 
-def windowed_sql(view: WindowedView) -> str:
-    """Aggregations over windows, as of each row's t."""
-    columns, filters = _record(view.state, "")
-    reach_us = max(view.windows_us)
-    fields = "".join(f", {expression} AS {name}" for name, expression in {**columns, **filters}.items())
-    names = "".join(f", {name}" for name in (*columns, *filters))
-    nothing = ", NULL" * len(columns) + ", FALSE" * len(filters)
-    key = quoted(view.keys[0])
-    frames = ",\n".join(
-        f"  w{index} AS (PARTITION BY k ORDER BY t RANGE BETWEEN {length_us - 1} PRECEDING AND CURRENT ROW)"
-        for index, length_us in enumerate(view.windows_us)
-    )
-    framed = ",\n".join(f"  {_aggregate(view, f, 'is_event', f' OVER w{f.window_index}')}" for f in view.features)
-    query = f"""WITH arrived AS (
-  SELECT {key} AS k, epoch_us({quoted(view.state.event_time)}) + {view.delay_us} AS t,
-    {quoted(view.state.event_id or "")} AS id{fields}
-  FROM {source_relation(view.source)}
-  WHERE {key} IN (SELECT {key} FROM rows)
-  QUALIFY row_number() OVER (PARTITION BY k, id ORDER BY {OFFSET_COLUMN}) = 1
-), events AS (
-  SELECT * FROM arrived
-  WHERE t > (SELECT min(t) FROM rows) - {reach_us} AND t <= (SELECT max(t) FROM rows)
-), asked AS (
-  SELECT r.row_no, r.{key} AS k, r.t, {_is_apart(view)} AS apart FROM rows r
-), stream AS (
-  SELECT CAST(NULL AS BIGINT) AS row_no, k, t, TRUE AS is_event{names} FROM events
+    @property
+    def relation(self) -> str:
+        """Hashes of the identities that come more than once: column h."""
+        return quoted("_".join(("repeated", self.source, *self.identity)))
+
+    def repeated_sql(self, dialect: Dialect) -> str:
+        """The text of that relation; two different identities may share a hash."""
+        return f"""SELECT h FROM (SELECT {self._hash(dialect)} AS h FROM {source_relation(self.source)}) AS hashed
+GROUP BY h HAVING count(*) > 1"""
+
+    def sql(self, dialect: Dialect, columns: str, condition: str, *, repeated: bool) -> str:
+        """``columns`` of the source's events under a condition, none twice."""
+        source = source_relation(self.source)
+        if not repeated:
+            return f"SELECT {columns} FROM {source} AS e WHERE {condition}"
+        apart = f"{self._hash(dialect)} IN (SELECT h FROM {self.relation})"
+        parts = ", ".join(quoted(column) for column in self.partition)
+        order = f"{OFFSET_COLUMN} DESC" if self.last else OFFSET_COLUMN
+        return f"""SELECT {columns} FROM {source} AS e WHERE {condition} AND NOT ({apart})
   UNION ALL
-  SELECT row_no, k, t, FALSE{nothing} FROM asked WHERE NOT apart
-)
-SELECT row_no,
-{framed}
-FROM stream
-WINDOW
-{frames}
-QUALIFY row_no IS NOT NULL"""
-    return query if view.own_event == "as any" else f"{query}\nUNION ALL\n{_apart_sql(view, names, nothing)}"
+  SELECT {columns} FROM (
+    SELECT *, row_number() OVER (PARTITION BY {parts} ORDER BY {order}) AS _arrival FROM {source} WHERE {apart}
+  ) AS e WHERE _arrival = 1 AND {condition}"""
+
+    def _hash(self, dialect: Dialect) -> str:
+        return dialect.hashed([quoted(column) for column in self.identity])
 
 
-def _apart_sql(view: WindowedView, names: str, nothing: str) -> str:
-    """Rows whose own event needs care, each with its events in a group of its own."""
-    columns, filters = _record(view.state, "r.")
-    counted = ",\n".join(
-        f"  {_aggregate(view, f, f't > asked_at - {view.windows_us[f.window_index]}', '')}" for f in view.features
-    )
-    found = "".join(f", e.{name}" for name in (*columns, *filters))
-    own = "".join(f", {expression}" for expression in (*columns.values(), *filters.values()))
-    groups = [
-        f"  SELECT a.row_no, a.t, e.t{found} FROM asked a JOIN rows r USING (row_no) JOIN events e"
-        f" ON e.k = a.k AND e.t > a.t - {max(view.windows_us)} AND e.t <= a.t AND e.id IS DISTINCT FROM r.event_id"
-        "  WHERE a.apart",
-        f"  SELECT row_no, t, NULL{nothing} FROM asked WHERE apart",  # so that an empty window has its row, too
-    ]
-    if view.own_event == "counts":
-        groups.append(f"  SELECT r.row_no, r.t, r.t{own} FROM asked a JOIN rows r USING (row_no) WHERE a.apart")
-    pairs = "\n  UNION ALL\n".join(groups)
-    return f"""SELECT row_no,
-{counted}
-FROM (SELECT * FROM (
-{pairs}
-) AS pairs(row_no, asked_at, t{names}))
-GROUP BY row_no, asked_at"""
+def once(view: WindowedView | BatchView) -> Once:
+    """An event of a windowed view is its id, per entity; a row of a table is its keys and time."""
+    state = view.state
+    if isinstance(view, WindowedView):
+        event_id = state.event_id or ""
+        return Once(view.source, (event_id,), (*view.keys, event_id))
+    return Once(view.source, (*view.keys, state.event_time), (*view.keys, state.event_time), last=True)
 
 
-def _is_apart(view: WindowedView) -> str:
-    key = quoted(view.keys[0])
-    known = f"EXISTS (SELECT 1 FROM arrived e WHERE e.k = r.{key} AND e.id = r.event_id AND e.t <= r.t)"
-    return {"counts": f"NOT {known}", "never": known, "as any": "FALSE"}[view.own_event]
+def of_asked_entities(state: StateView) -> str:
+    """A condition: the event is about an entity that some row asks about."""
+    names = ", ".join(quoted(column) for column, _ in state.keys)
+    left = names if len(state.keys) == 1 else f"({names})"
+    return f"{left} IN (SELECT {names} FROM rows)"
 
 
-def _aggregate(view: WindowedView, feature: WindowedFeature, member: str, over: str) -> str:
-    if feature.filter_index is not None:
-        member = f"{member} AND f{feature.filter_index}"
-    value = "NULL" if feature.column is None else f"c{view.state.column_index(feature.column)}"
-    events = SqlEvents("duckdb", value, member, over, integer=False, time="t", id_hash="id", asked="asked_at")
-    return f"{feature.aggregation.sql(events)} AS {quoted(feature.name)}"
+def crowded_sql(view: WindowedView) -> str:
+    """The most events that any asked entity has in the whole history, duplicates and all."""
+    keys = ", ".join(quoted(key) for key in view.keys)
+    return f"""SELECT max(n) AS n FROM (
+  SELECT count(*) AS n FROM {source_relation(view.source)} WHERE {of_asked_entities(view.state)} GROUP BY {keys}
+) AS counted"""
 
 
-def _record(state: StateView, prefix: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Names and expressions of what the state keeps of an event: columns as doubles, filters as booleans."""
-    columns = {f"c{i}": f"CAST({prefix}{quoted(column)} AS DOUBLE)" for i, (column, _) in enumerate(state.columns)}
-    filters = {f"f{i}": _condition(one, prefix) for i, one in enumerate(state.filters)}
-    return columns, filters
-
-
-def _condition(one: Filter, prefix: str) -> str:
-    parts = " AND ".join(f"{prefix}{quoted(column)} = {literal(value)}" for column, value in one)
-    return f"coalesce({parts}, FALSE)"
-
-
-def batch_sql(view: BatchView) -> str:
+def batch_sql(view: BatchView, dialect: Dialect, facts: RowFacts) -> str:
     """Columns of the newest row at or before t and no older than the ttl; of equal times the last arrival."""
-    key, time = quoted(view.keys[0]), quoted(view.state.event_time)
+    state = view.state
+    time = quoted(state.event_time)
     columns = ", ".join(quoted(column) for column in view.columns)
-    picked = ",\n".join(
-        f"  CASE WHEN e.t >= r.t - {view.ttl_us} THEN CAST(e.{quoted(c)} AS DOUBLE) END AS {quoted(c)}"
-        for c in view.columns
+    keys = ", ".join(quoted(key) for key in view.keys)
+    within = (
+        f"{time} >= {dialect.timestamp(facts.first_us - view.ttl_us)} AND {time} <= {dialect.timestamp(facts.last_us)}"
     )
-    return f"""WITH known AS (
-  SELECT {key} AS k, epoch_us({time}) AS t, {columns}
-  FROM {source_relation(view.source)}
-  WHERE {key} IN (SELECT {key} FROM rows)
-  QUALIFY row_number() OVER (PARTITION BY k, t ORDER BY {OFFSET_COLUMN} DESC) = 1
+    fields = f"{keys}, {dialect.micros(time)} AS _t, {columns}"
+    condition = f"{within} AND {of_asked_entities(state)}"
+    known = once(view).sql(dialect, fields, condition, repeated=facts.repeated)
+    if dialect.asof:
+        fresh = f"e._t >= r.t - {view.ttl_us}"
+        picked = ",\n".join(
+            f"  CASE WHEN {fresh} THEN CAST(e.{quoted(c)} AS DOUBLE) END AS {quoted(c)}" for c in view.columns
+        )
+        same = " AND ".join(f"r.{quoted(key)} = e.{quoted(key)}" for key in view.keys)
+        return f"""WITH known AS (
+  {known}
 )
 SELECT r.row_no,
 {picked}
-FROM rows r ASOF LEFT JOIN known e ON r.{key} = e.k AND r.t >= e.t"""
-
-
-def training_sql(request: str, label: str, facts: dict[str, str]) -> str:
-    """Mature labels joined to their requests: all request columns and ``label``, ordered by time and id.
-
-    ``facts`` names the columns: time, id, label_id, label_column, columns (an SQL list of request columns).
-    Parameters of the query: start (closed) and end (open) of event time.
-    """
-    time, event_id, label_id = quoted(facts["time"]), quoted(facts["id"]), quoted(facts["label_id"])
-    return f"""WITH requests AS (
-  SELECT {facts["columns"]} FROM {source_relation(request)}
-  QUALIFY row_number() OVER (PARTITION BY {event_id} ORDER BY {OFFSET_COLUMN}) = 1
-), labels AS (
-  SELECT {label_id} AS label_id, {quoted(facts["label_column"])} AS label FROM {source_relation(label)}
-  QUALIFY row_number() OVER (PARTITION BY {label_id} ORDER BY {OFFSET_COLUMN}) = 1
+FROM rows r ASOF LEFT JOIN known e ON {same} AND r.t >= e._t"""
+    values = ", ".join(f"CAST({quoted(c)} AS DOUBLE) AS c{i}" for i, c in enumerate(view.columns))
+    names = ", ".join(f"c{i}" for i in range(len(view.columns)))
+    nothing = ", ".join(["CAST(NULL AS DOUBLE)"] * len(view.columns))
+    picked = ",\n".join(
+        f"  CASE WHEN newest.at >= t - {view.ttl_us} THEN newest.c{i} END AS {quoted(c)}"
+        for i, c in enumerate(view.columns)
+    )
+    # An event sorts before a row of its time, and one frame carries the newest event on: no inequality to join by.
+    return f"""WITH known AS (
+  {known}
+), stream AS (
+  SELECT CAST(NULL AS BIGINT) AS row_no, {keys}, _t AS t, 0 AS after, {values} FROM known
+  UNION ALL
+  SELECT row_no, {keys}, t, 1, {nothing} FROM rows
+), carried AS (
+  SELECT row_no, t, last_value(CASE WHEN after = 0 THEN named_struct('at', t, {_fields(names)}) END) IGNORE NULLS OVER (
+    PARTITION BY {keys} ORDER BY t, after ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS newest
+  FROM stream
 )
-SELECT {", ".join(f"r.{name}" for name in facts["columns"].split(", "))}, CAST(l.label AS BIGINT) AS label
-FROM requests r JOIN labels l ON r.{event_id} = l.label_id
-WHERE l.label IS NOT NULL AND epoch_us(r.{time}) >= $start AND epoch_us(r.{time}) < $end
-ORDER BY r.{time}, r.{event_id}"""
+SELECT row_no,
+{picked}
+FROM carried WHERE row_no IS NOT NULL"""
 
 
-def unmatched_sql(request: str, label: str, facts: dict[str, str]) -> str:
-    """How many different labels in the window of time have no request with their event id."""
-    time, event_id, label_id = quoted(facts["label_time"]), quoted(facts["id"]), quoted(facts["label_id"])
-    return f"""SELECT count(DISTINCT l.{label_id}) FROM {source_relation(label)} l
-ANTI JOIN {source_relation(request)} r ON r.{event_id} = l.{label_id}
-WHERE epoch_us(l.{time}) >= $start AND epoch_us(l.{time}) < $end"""
+def _fields(names: str) -> str:
+    return ", ".join(f"'{name}', {name}" for name in names.split(", "))
