@@ -86,7 +86,8 @@ class TileLayout:
             first = np.full(len(asked_us), np.iinfo(np.int64).max)
             if level.longest_us:
                 first = (asked_us - self.delay_us - level.longest_us) // level.hop_us
-            for coarser in self.levels[number + 1 :] if not self.delay_us else ():
+            # The head of the next coarser level; the heads of those beyond begin there.
+            for coarser in self.levels[number + 1 : number + 2] if not self.delay_us else ():
                 first = np.minimum(first, (asked_us - 1) // coarser.hop_us * (coarser.hop_us // level.hop_us))
             starts[:, number] = (number << INDEX_BITS) + np.clip(first + 1, 0, _INDEX)
         return starts
