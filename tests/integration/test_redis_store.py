@@ -205,6 +205,45 @@ def test_slots_that_move_are_followed(tmp_path: Path):
         store.close()
 
 
+def test_progress_in_a_cluster_is_that_of_the_node_that_remembers_least(tmp_path: Path):
+    with redis_cluster(tmp_path) as nodes:
+        store = RedisOnlineStore(parse_redis_url(cluster_url(nodes)))
+        everyone = {f"k{n}": b"%d" % n for n in range(1, 50)}
+        store.write(S, 0, rows(3, **everyone), AT_START)
+        marks = {
+            mark: node.client()
+            for node in nodes
+            for mark in node.client().scan_iter(b"tidewheel:*" + S.feast_view.encode())
+        }
+        assert len(marks) == len(nodes)
+        kept = {mark: client.hgetall(mark) for mark, client in marks.items()}
+        store.write(S, 0, rows(5, **everyone), LATER)
+        assert store.progress([S]) == {S.state_id: {0: LATER}}
+        mark, client = next(iter(marks.items()))
+        client.hset(mark, mapping=kept[mark])  # as a replica that lagged would say
+        assert store.progress([S]) == {S.state_id: {0: AT_START}}
+        client.flushall()  # a node that comes back with nothing
+        assert store.progress([S]) == {}
+        assert None in read(store, S, *range(1, 50))
+        store.write(S, 0, rows(5, **everyone), LATER)
+        assert read(store, S, *range(1, 50)) == list(everyone.values())
+        assert store.progress([S]) == {S.state_id: {0: LATER}}
+        store.keep_only("tiny", [])
+        assert [node.client().dbsize() for node in nodes] == [0, 0, 0]
+        store.close()
+
+
+def test_a_removed_state_leaves_another_projects_progress(server: RedisServer):
+    store = store_of(server)
+    elsewhere = replace(S, project="very-tiny")
+    for of in (S, elsewhere):
+        store.write(of, 0, rows(1, k1=b"1"), AT_START)
+    store.keep_only("tiny", [])
+    assert store.progress([elsewhere]) == {S.state_id: {0: AT_START}}
+    assert read(store, elsewhere, 1) == [b"1"]
+    store.close()
+
+
 def test_numbers_of_many_entities_go_through_in_lots(server: RedisServer):
     store, n = store_of(server), 5000
     many = rows(1, **{f"k{i}": bytes(3000) for i in range(n)})

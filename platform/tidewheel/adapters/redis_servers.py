@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from binascii import crc_hqx
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,10 @@ class RedisServers(Protocol):
         """The reply of every node that keeps keys."""
         ...
 
+    def tags(self) -> list[bytes]:
+        """What to put into a key so that each node that keeps keys gets one of these."""
+        ...
+
     def scan(self, pattern: bytes, timeout_s: float) -> Iterator[list[bytes]]:
         """Keys that match, some thousand at a time; a key may come twice."""
         ...
@@ -52,6 +57,9 @@ class OneServer:
 
     def everywhere(self, command: Command, timeout_s: float) -> list[Any]:
         return self._node.run([command], timeout_s)
+
+    def tags(self) -> list[bytes]:
+        return [b""]
 
     def scan(self, pattern: bytes, timeout_s: float) -> Iterator[list[bytes]]:
         return _scanned(self._node, pattern, timeout_s)
@@ -128,6 +136,18 @@ class ClusterServers:
 
     def everywhere(self, command: Command, timeout_s: float) -> list[Any]:
         return [reply for node in self._primaries() for reply in self._node(node).run([command], timeout_s)]
+
+    def tags(self) -> list[bytes]:
+        nodes, tags = set(self._primaries()), []
+        for number in itertools.count():
+            tag = b"{%d}:" % number
+            node = self._slots[slot_of(tag)]
+            if node in nodes:
+                nodes.remove(node)
+                tags.append(tag)
+            if not nodes:
+                return tags
+        raise AssertionError("some number has each slot")
 
     def scan(self, pattern: bytes, timeout_s: float) -> Iterator[list[bytes]]:
         for node in self._primaries():

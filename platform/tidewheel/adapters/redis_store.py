@@ -117,16 +117,28 @@ class RedisOnlineStore:
         facts = _FACTS.pack(
             progress.position, progress.watermark_us, progress.end, progress.caught_up_at_us, progress.heartbeat_us
         )
-        told = _progress_key(state.project, state.feast_view)
-        self._run_scripts([(b"EVALSHA", _PROGRESS_SHA, b"1", told, str(partition).encode(), facts)])
+        mark = str(partition).encode()
+        self._run_scripts([
+            (b"EVALSHA", _PROGRESS_SHA, b"1", _progress_key(tag, state.project, state.feast_view), mark, facts)
+            for tag in self._servers.tags()
+        ])  # fmt: skip
 
     def progress(self, states: Sequence[StateView]) -> dict[str, dict[int, Progress]]:
-        commands = [(b"HGETALL", _progress_key(state.project, state.feast_view)) for state in states]
+        """The smallest of what the nodes say: a node that failed over to a replica that lagged has lost the newest
+        rows and the newest progress alike. A node that says nothing has lost its rows, and they are filled again."""
+        if not states:
+            return {}
+        tags = self._servers.tags()
+        commands = [(b"HGETALL", _progress_key(tag, one.project, one.feast_view)) for one in states for tag in tags]
+        replies = self._run(commands, READ_TIMEOUT_S)
         told = {}
-        for state, flat in zip(states, self._run(commands, READ_TIMEOUT_S), strict=True):
-            if flat:
-                pairs = zip(flat[::2], flat[1::2], strict=True)
-                told[state.state_id] = {int(partition): Progress(*_FACTS.unpack(facts)) for partition, facts in pairs}
+        for index, state in enumerate(states):
+            mine = [dict(zip(flat[::2], flat[1::2], strict=True)) for flat in replies[index * len(tags) :][: len(tags)]]
+            marks = set.intersection(*(set(one) for one in mine))
+            if marks:
+                told[state.state_id] = {
+                    int(mark): Progress(*_FACTS.unpack(min(one[mark] for one in mine))) for mark in marks
+                }
         return told
 
     def keep_only(self, project: str, states: Sequence[StateView]) -> list[str]:
@@ -141,7 +153,9 @@ class RedisOnlineStore:
         for name, facts in gone.items():
             # Its entry goes last: who is killed in between starts again.
             self._forget(project, name, [tuple(pair) for pair in facts["keys"]], facts["features"])
-            self._run([(b"DEL", _progress_key(project, name))], WRITE_TIMEOUT_S)
+            for found in self._servers.scan(_progress_key(b"*", project, name), READ_TIMEOUT_S):
+                mine = [(b"DEL", key) for key in found if _is_progress(key, project, name)]
+                self._run(mine, WRITE_TIMEOUT_S)
             self._run([(b"HDEL", index, name.encode())], WRITE_TIMEOUT_S)
         self._indexed.clear()
         return sorted(gone)
@@ -228,8 +242,13 @@ def _index_key(project: str) -> bytes:
     return f"tidewheel:{project}".encode()
 
 
-def _progress_key(project: str, feast_view: str) -> bytes:
-    return f"tidewheel:{project}:{feast_view}".encode()
+def _progress_key(tag: bytes, project: str, feast_view: str) -> bytes:
+    return b"tidewheel:%s%s:%s" % (tag, project.encode(), feast_view.encode())
+
+
+def _is_progress(key: bytes, project: str, feast_view: str) -> bool:
+    rest = key.removeprefix(b"tidewheel:")
+    return (rest.partition(b"}:")[2] if rest[:1] == b"{" else rest) == f"{project}:{feast_view}".encode()
 
 
 def _literal(text: bytes) -> bytes:
