@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.tidewheel-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lock generate bench clean
+.PHONY: help setup demo test test-servers check format lock generate bench clean
 
 help:  ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## make .venv from the hashed lock and install tidewheel into it
 
@@ -26,6 +26,9 @@ demo: setup  ## watch the whole loop close on this machine, in about five minute
 
 test: setup  ## every test; what this machine cannot run is skipped by name
 	$(BIN)/pytest
+
+test-servers:  ## install the real Redis and Kafka that tests start, as far as this machine can
+	infra/test-servers
 
 check: setup  ## format, lint, types, import contracts, unit and docs tests; under a minute
 	$(BIN)/ruff format --check --quiet .

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from servers.kafka import KafkaServer
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -27,6 +31,15 @@ def _environment_is_left_as_it_was() -> Iterator[None]:
 def repository() -> Path:
     """The repository's root."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+    """One broker for all tests that need a real one; each makes topics of its own."""
+    from servers.kafka import kafka_server
+
+    with kafka_server(tmp_path_factory.mktemp("kafka")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
