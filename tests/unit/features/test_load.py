@@ -19,14 +19,15 @@ def problems(text: str) -> list[str]:
 
 def test_features_are_named_by_window_and_ordered_as_declared():
     features = sample_features()
-    assert [view.name for view in features.views] == ["card", "others", "judged", "profile", "is_dear"]
+    assert [view.name for view in features.views] == [
+        "card", "others", "judged", "pair", "few", "busy", "quiet", "long", "ruled", "profile", "is_dear"]  # fmt: skip
     assert features.names[:4] == ("n_10m", "n_1h", "n_online_10m", "n_online_1h")
-    assert features.names[-6:] == ("judged_1d", "fraud_ratio_1h", "fraud_ratio_1d", "age", "vip", "is_dear")
+    assert features.names[-5:] == ("ruled_since_30m", "ruled_since_12h", "age", "vip", "is_dear")
     assert dict(zip(features.names, features.dtypes, strict=True))["vip"] == "bool"
     assert dict(zip(features.names, features.defaults, strict=True))["usual_1h"] == -1.0
     assert dict(zip(features.names, features.sources, strict=True))["is_dear"] == "request"
     assert features.freshness_us[0] == 5_000_000
-    assert len(features.states) == 4
+    assert len(features.states) == 10
 
 
 def test_a_comment_is_no_change_and_a_constant_is_one():
@@ -67,7 +68,7 @@ def test_each_view_has_a_state_and_a_changed_declaration_a_new_one():
             '  "d": count(where="channel = 1"),\n  "e": mean("amount", default="x"),\n  "f": 7,\n})\n',
             [
                 "features.py:2: v: 'f' must be an aggregation such as count() (got 7)",
-                "features.py:3: v.a: unknown column 'amuont'; 'payments' declares amount, channel, items",
+                "features.py:3: v.a: unknown column 'amuont'; 'payments' declares amount, channel, items, points",
                 "features.py:4: v.b: sum needs numbers, column 'channel' is a string",
                 "features.py:5: v.c: column 'channel' is a string and cannot equal 1",
                 "features.py:6: v.d: where must map columns to the value they equal",
@@ -98,7 +99,7 @@ def test_each_view_has_a_state_and_a_changed_declaration_a_new_one():
             "@request\ndef a(b):\n    return b\n@request\ndef b(a):\n    return a\n@request\ndef c(c):\n    return c\n",
             [
                 "features.py:2: a: unknown argument 'b'; an argument is a request field or a feature declared above: "
-                "card, shop, at, payment, amount, channel, items",
+                "card, shop, at, payment, amount, channel, items, points",
                 "features.py:8: c: a function cannot be its own argument",
             ],
             id="functions that need each other",
