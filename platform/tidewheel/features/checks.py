@@ -43,6 +43,31 @@ class Checks:
         self.problem(line, f"{view}: unknown entity {name!r}; declared are {', '.join(self.project.entities)}")
         return None
 
+    def keys(self, by: Any, line: int, view: str) -> tuple[tuple[str, str], ...] | None:
+        """(key column, type) of the entity or entities, sorted by column."""
+        names = [by] if isinstance(by, str) or not isinstance(by, Iterable) else list(by)
+        if not names:
+            self.problem(line, f"{view}: by must name an entity, or list several")
+        columns = [self.entity_key(name, line, view) for name in names]
+        for repeated in {name for name in names if isinstance(name, str) and names.count(name) > 1}:
+            self.problem(line, f"{view}: entity {repeated!r} is listed twice")
+        kinds = {key: entity.type for key, entity in self.project.entity_keys().items()}
+        found = sorted({(column, kinds[column]) for column in columns if column is not None})
+        return tuple(found) if found and len(found) == len(names) else None
+
+    def lateness_us(self, source_name: str) -> int | None:
+        """How late an event may come; a label comes, by default, when its delay is over."""
+        source, label = self.project.sources[source_name], self.project.label
+        if source.allowed_lateness_us is None and source_name == label.source:
+            return label.delay_us
+        return source.allowed_lateness_us
+
+    def text(self, given: Any, what: str, line: int, view: str) -> str:
+        if not isinstance(given, str):
+            self.problem(line, f"{view}: {what} must be text (got {given!r})")
+            return ""
+        return given
+
     def column(self, view: str, source_name: Any, source: Source | None, column: Any, line: int) -> str | None:
         if source is None:
             return None

@@ -68,10 +68,12 @@ class _Resolver(Checks):
     def windowed(self, name: str, declared: WindowedDeclaration) -> None:
         line = declared.line
         source = self.source(declared.source, line, name)
-        keys = self._keys(declared.by, line, name)
+        keys = self.keys(declared.by, line, name)
         windows = self.windows(name, declared)
         freshness_us = self.freshness(declared.freshness, line, name)
         delay_us = self.delay(declared.delay, line, name)
+        owner = self.text(declared.owner, "owner", line, name) or self.project.owner
+        description = self.text(declared.description, "description", line, name)
         if source is not None and source.event_id is None:
             self.problem(line, f"{name}: source {declared.source!r} needs an event_id, so that duplicates can drop")
         if not isinstance(declared.include_request, bool):
@@ -107,7 +109,7 @@ class _Resolver(Checks):
         for feature, (aggregate, _) in names.items():
             dtype = aggregate.aggregation.dtype(source.columns.get(aggregate.column or "") if source else None)
             self._claim(feature, aggregate.line, dtype, aggregate.default, str(declared.source), freshness_us)
-        lateness_us = None if source is None else self._lateness_us(declared.source)
+        lateness_us = None if source is None else self.lateness_us(declared.source)
         precision = precision_of(self, name, declared, windows, good, delay_us, lateness_us)
         if source is None or keys is None or not good or precision is None:
             return
@@ -168,17 +170,19 @@ class _Resolver(Checks):
                 line=line,
                 max_events=precision.max_events,
                 hops_us=precision.hops_us,
-                owner=self._text(declared.owner, "owner", line, name) or self.project.owner,
-                description=self._text(declared.description, "description", line, name),
+                owner=owner,
+                description=description,
             )
         )
 
     def batch(self, name: str, declared: BatchDeclaration) -> None:
         line = declared.line
         source = self.source(declared.source, line, name)
-        keys = self._keys(declared.by, line, name)
+        keys = self.keys(declared.by, line, name)
         freshness_us = self.freshness(declared.freshness, line, name)
         ttl_us = self.duration(declared.ttl, line, f"{name}: ttl")
+        owner = self.text(declared.owner, "owner", line, name) or self.project.owner
+        description = self.text(declared.description, "description", line, name)
         columns = [declared.columns] if isinstance(declared.columns, str) else declared.columns
         if not isinstance(columns, Iterable) or not list(columns):
             self.problem(line, f"{name}: columns must list at least one column")
@@ -192,7 +196,7 @@ class _Resolver(Checks):
                 self._claim(column, line, dtype, None, str(declared.source), freshness_us)
         if source is None or keys is None or ttl_us is None or any(column not in self.facts for column in columns):
             return
-        slack_us = max(self._lateness_us(declared.source) or 0, READ_SLACK_US)
+        slack_us = max(self.lateness_us(declared.source) or 0, READ_SLACK_US)
         published = tuple((column, self.facts[column][0]) for column in columns)
         facts = ["batch", name, list(columns), ttl_us]
         state = self._state(
@@ -202,8 +206,8 @@ class _Resolver(Checks):
         self.views.append(
             BatchView(
                 name, declared.source, key_columns, tuple(columns), ttl_us, state, freshness_us, line,
-                owner=self._text(declared.owner, "owner", line, name) or self.project.owner,
-                description=self._text(declared.description, "description", line, name),
+                owner=owner,
+                description=description,
             )
         )  # fmt: skip
 
@@ -273,31 +277,6 @@ class _Resolver(Checks):
         self.owners[feature] = line
         self.facts[feature] = (dtype, None if default is None else float(default), source, freshness_us)
         return True
-
-    def _keys(self, by: Any, line: int, view: str) -> tuple[tuple[str, str], ...] | None:
-        """(key column, type) of the entity or entities, sorted by column."""
-        names = [by] if isinstance(by, str) or not isinstance(by, Iterable) else list(by)
-        if not names:
-            self.problem(line, f"{view}: by must name an entity, or list several")
-        columns = [self.entity_key(name, line, view) for name in names]
-        for repeated in {name for name in names if isinstance(name, str) and names.count(name) > 1}:
-            self.problem(line, f"{view}: entity {repeated!r} is listed twice")
-        kinds = {key: entity.type for key, entity in self.project.entity_keys().items()}
-        found = sorted({(column, kinds[column]) for column in columns if column is not None})
-        return tuple(found) if found and len(found) == len(names) else None
-
-    def _lateness_us(self, source_name: str) -> int | None:
-        """How late an event may come; a label comes, by default, when its delay is over."""
-        source, label = self.project.sources[source_name], self.project.label
-        if source.allowed_lateness_us is None and source_name == label.source:
-            return label.delay_us
-        return source.allowed_lateness_us
-
-    def _text(self, given: Any, what: str, line: int, view: str) -> str:
-        if not isinstance(given, str):
-            self.problem(line, f"{view}: {what} must be text (got {given!r})")
-            return ""
-        return given
 
     def _state(
         self, kind: Any, view: str, source_name: str, keys: tuple[tuple[str, str], ...], columns: list[str],

@@ -6,9 +6,10 @@ import pytest
 
 from tidewheel.errors import NotFound, SpecError
 from tidewheel.features.load import load_features, parse_features
-from unit.features.samples import FEATURES, sample_features, sample_project
+from tidewheel.spec.load import parse_project
+from unit.features.samples import FEATURES, SPEC, sample_features, sample_project
 
-HEAD = "from tidewheel.features import batch, count, max, mean, min, request, std, sum, windowed\n"
+HEAD = "from tidewheel.features import *\n"
 
 
 def problems(text: str) -> list[str]:
@@ -50,6 +51,70 @@ def test_each_view_has_a_state_and_a_changed_declaration_a_new_one():
 
 
 @pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param('precision="hop"', 'precision="exact"', id="precision"),
+        pytest.param('precision="hop"', 'precision="hop", hop="10m"', id="hop"),
+        pytest.param('precision="hop"', 'precision="hop", dedup_for="1h"', id="how long ids are remembered"),
+        pytest.param('["1h", "2h"]', '["1h", "3h"]', id="a window"),
+        pytest.param('precision="hop"', 'precision="hop", delay="1h"', id="a delay"),
+        pytest.param("default=0.0", "default=1.0", id="a default"),
+        pytest.param('mean("amount"', 'max("amount"', id="an aggregation"),
+        pytest.param('"items": 2', '"items": 3', id="the value of a filter"),
+        pytest.param('among={"items": 2}', 'among={"channel": "x"}', id="among which events"),
+        pytest.param('by="card"', 'by=["card", "shop"]', id="keys"),
+        pytest.param("allowed_lateness: 10m", "allowed_lateness: 20m", id="lateness"),
+        pytest.param("amount: float64", "amount: float32", id="a column's type"),
+        pytest.param("topic: payments", "topic: paid", id="the topic"),
+    ],
+)
+def test_whatever_changes_a_value_or_the_state_makes_a_new_state(before, after):
+    spec, text = (
+        SPEC,
+        HEAD
+        + (
+            'v = windowed("payments", by="card", windows=["1h", "2h"], precision="hop", features={\n'
+            '  "a": mean("amount", default=0.0), "b": ratio({"channel": "online"}, among={"items": 2})})\n'
+        ),
+    )
+    assert before in spec + text
+    changed = spec.replace(before, after), text.replace(before, after)
+    one, other = (parse_features(features, "features.py", parse_project(project, "project.yaml"))
+                  for project, features in ((spec, text), changed))  # fmt: skip
+    assert one.states[0].state_id != other.states[0].state_id
+    assert one.digest != other.digest
+
+
+def test_an_owner_or_a_description_is_no_new_state():
+    project = sample_project()
+    text = HEAD + 'v = windowed("payments", by="card", windows=["1h"], features={"a": count()})\n'
+    told = text.replace("features=", 'owner="cards", description="How busy a card is.", features=')
+    one, other = (parse_features(given, "features.py", project) for given in (text, told))
+    assert one.states[0].state_id == other.states[0].state_id
+    assert (one.owners, other.owners) == (("tests",), ("cards",))
+    assert other.descriptions == ("How busy a card is.",)
+
+
+def test_a_label_is_late_by_its_delay_unless_its_source_says_otherwise():
+    features = sample_features()
+    ruled = next(state for state in features.states if state.view == "ruled")
+    assert ruled.tiles is not None
+    assert ruled.tiles.lateness_us == 2 * 3_600_000_000
+    assert ruled.dedup_us == 86_400_000_000
+
+
+def test_the_type_of_a_feature_follows_its_column():
+    features = sample_features()
+    dtypes = dict(zip(features.names, features.dtypes, strict=True))
+    assert [dtypes[name] for name in ("pair_points_5h", "pair_last_5h", "pair_first_5h", "ruled_last_12h", "pair_n_5h",
+                                      "pair_usual_5h", "quiet_since_3h", "ruled_frauds_12h")] == [
+        "int64", "float64", "int64", "bool", "int64", "float64", "float64", "int64"]  # fmt: skip
+    states = {state.view: state for state in features.states}
+    assert states["pair"].published == tuple((n, dtypes[n]) for n in features.names if n.startswith("pair_"))
+    assert states["pair"].keys == (("card", "string"), ("shop", "int64"))
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         pytest.param(
@@ -75,6 +140,40 @@ def test_each_view_has_a_state_and_a_changed_declaration_a_new_one():
                 "features.py:7: v.e: default must be a finite number (got 'x')",
             ],
             id="each wrong aggregation on its own line",
+        ),
+        pytest.param(
+            'v = windowed("payments", by=["card", "card", "user"], windows=["7m"], precision="hop", max_events=5,\n'
+            '  include_request=True, dedup_for="1m", features={\n'
+            '  "a": distinct("channel"),\n  "b": time_since_last(),\n  "c": last("channel"),\n'
+            '  "d": ratio({}),\n  "e": ratio({"chanel": "x"}, among={"items": "2"}),\n})\n'
+            'w = windowed("payments", by=[], windows=["7m", "1h"], precision="hop", features={"m": count()})\n'
+            'x = windowed("payments", by="card", windows=["1h"], hop="1m", max_events=0, dedup_for="9d", owner=1,\n'
+            '  features={"o": count()})\n'
+            'y = windowed("payments", by="card", windows=["30d"], precision="hop", hop="1m", features={"p": count()})\n'
+            'z = windowed("payments", by="card", windows=["1h"], precision="hop", hop="1s", features={"q": count()})\n'
+            'a = windowed("payments", by="card", windows=["1h"], precision="tiles", features={"r": count()})\n',
+            [
+                "features.py:2: v: dedup_for must be at least the allowed lateness 10m (got '1m')",
+                "features.py:2: v: entity 'card' is listed twice",
+                "features.py:2: v: max_events is for precision='exact'; hop holds any number of events",
+                "features.py:2: v: unknown entity 'user'; declared are card, shop",
+                "features.py:4: v.a: distinct needs precision='exact'; tiles cannot hold it",
+                "features.py:5: v.b: time_since_last and include_request exclude each other: it would be 0",
+                "features.py:6: v.c: last needs numbers, column 'channel' is a string",
+                "features.py:7: v.d: where must map columns to the value they equal",
+                "features.py:8: v.e: column 'items' is a int32 and cannot equal '2'",
+                "features.py:8: v.e: unknown column 'chanel'; 'payments' declares amount, channel, items, points",
+                "features.py:10: w: by must name an entity, or list several",
+                "features.py:10: w: window '7m' must be a multiple of its hop 5m; declare another hop",
+                "features.py:11: x: dedup_for must be at most 49h, as long as events are kept (got '9d')",
+                "features.py:11: x: hop='1m' needs precision='hop'",
+                "features.py:11: x: max_events must be a whole number from 1 to 1,000,000 (got 0)",
+                "features.py:11: x: owner must be text (got 1)",
+                "features.py:13: y: window '30d' has more than 10,000 hops of 1m; declare a longer hop",
+                "features.py:14: z: hop must be at least 30s (got '1s')",
+                "features.py:15: a: precision must be 'exact' or 'hop' (got 'tiles')",
+            ],
+            id="precisions and keys that do not fit",
         ),
         pytest.param(
             'v = windowed("labels", by="card", windows=["1h"], include_request=True, delay="1h",\n'
@@ -158,9 +257,6 @@ def test_a_mistake_is_named_with_its_line(text, expected):
 
 
 def test_a_label_in_the_request_source_is_not_known_to_a_request():
-    from tidewheel.spec.load import parse_project
-    from unit.features.samples import SPEC
-
     spec = SPEC.replace("items: int32", "items: int32, is_fraud: bool").replace(
         "label: {source: labels", "label: {source: payments"
     )
