@@ -21,7 +21,7 @@ from tidewheel.clock import DAY_US
 from tidewheel.errors import Unavailable
 from tidewheel.features.declaration import StateView
 from tidewheel.features.keys import entity_keys
-from tidewheel.features.ports import Progress, StateRows
+from tidewheel.features.ports import LostWrites, Progress, StateRows
 
 AT_START = Progress(position=3, watermark_us=100, end=5, caught_up_at_us=0, heartbeat_us=7)
 LATER = Progress(position=5, watermark_us=200, end=5, caught_up_at_us=9, heartbeat_us=9)
@@ -181,6 +181,23 @@ def test_states_that_nothing_needs_are_removed_and_other_projects_keep_theirs(st
     assert [read(store, one, 1) for one in (S, OTHER, elsewhere)] == [[None], [b"1"], [b"1"]]
     assert S.state_id not in store.progress([S, OTHER, elsewhere])
     assert store.keep_only("tiny", [OTHER]) == []
+
+
+def test_a_sqlite_file_that_forgot_what_it_told_takes_nothing_that_was_made_from_it(tmp_path):
+    path = tmp_path / "online.db"
+    store, old = SqliteOnlineStore(path), tmp_path / "old.db"
+    store.write(S, 0, rows(3, k1=b"1"), AT_START)
+    with sqlite3.connect(path) as source, sqlite3.connect(old) as copy:
+        source.backup(copy)
+    store.write(S, 0, rows(5, k1=b"2"), LATER)
+    with sqlite3.connect(old) as source, sqlite3.connect(path) as copy:
+        source.backup(copy)  # somebody puts an old copy back
+    with pytest.raises(LostWrites, match=r"online\.db: the online store has lost writes"):
+        store.write(S, 0, rows(7, k1=b"3", k2=b"3"), Progress(7, 200, 7, 9, 9))
+    assert (read(store, S, 1, 2), store.progress([S])) == ([b"1", None], {S.state_id: {0: AT_START}})
+    store.write(S, 0, rows(5, k1=b"2"), LATER)
+    assert read(store, S, 1) == [b"2"]
+    store.close()
 
 
 def _write_many(path: Path, name: str, n: int) -> None:

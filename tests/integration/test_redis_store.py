@@ -22,6 +22,7 @@ from tidewheel.clock import DAY_US
 from tidewheel.errors import Unavailable
 from tidewheel.features.feast_layout import feature_field
 from tidewheel.features.keys import entity_keys
+from tidewheel.features.ports import LostWrites
 
 pytestmark = pytest.mark.integration
 
@@ -51,6 +52,16 @@ def test_a_server_that_restarts_is_found_again_and_learns_the_scripts(tmp_path: 
             read(store, S, 1)
         server.start()
         assert read(store, S, 1) == [None]  # this server keeps nothing
+        # A row made from that would claim to include what is lost.
+        for of_no_entity in ({}, {"k1": b"from nothing"}):
+            with pytest.raises(LostWrites, match="has lost writes"):
+                store.write(S, 0, rows(5, **of_no_entity), LATER)
+            assert store.progress([S]) == {}
+            assert read(store, S, 1) == [None]
+            store.write(S, 0, rows(3, k1=b"1"), AT_START)  # once told, the worker begins again
+            server.client().flushall()
+        store.progress([S])
+        store = store_of(server)
         store.write(S, 0, rows(5, k1=b"2"), LATER)
         assert read(store, S, 1) == [b"2"]
         server.stop()
@@ -225,6 +236,8 @@ def test_progress_in_a_cluster_is_that_of_the_node_that_remembers_least(tmp_path
         client.flushall()  # a node that comes back with nothing
         assert store.progress([S]) == {}
         assert None in read(store, S, *range(1, 50))
+        with pytest.raises(LostWrites):
+            store.write(S, 0, rows(5, **everyone), LATER)
         store.write(S, 0, rows(5, **everyone), LATER)
         assert read(store, S, *range(1, 50)) == list(everyone.values())
         assert store.progress([S]) == {S.state_id: {0: LATER}}
@@ -235,11 +248,11 @@ def test_progress_in_a_cluster_is_that_of_the_node_that_remembers_least(tmp_path
 
 def test_a_removed_state_leaves_another_projects_progress(server: RedisServer):
     store = store_of(server)
-    elsewhere = replace(S, project="very-tiny")
+    elsewhere = replace(S, project="very-tiny", state_id=S.state_id[:8] + "0" * 24)
     for of in (S, elsewhere):
         store.write(of, 0, rows(1, k1=b"1"), AT_START)
     store.keep_only("tiny", [])
-    assert store.progress([elsewhere]) == {S.state_id: {0: AT_START}}
+    assert store.progress([elsewhere]) == {elsewhere.state_id: {0: AT_START}}
     assert read(store, elsewhere, 1) == [b"1"]
     store.close()
 

@@ -34,7 +34,7 @@ from tidewheel.features.feast_layout import (
     project_of,
     time_field,
 )
-from tidewheel.features.ports import Progress, StateRows, Wanted
+from tidewheel.features.ports import LostWrites, Progress, StateRows, Wanted
 
 READ_TIMEOUT_S = 1.0  # of up to AT_ONCE entities
 WRITE_TIMEOUT_S = 5.0
@@ -54,10 +54,16 @@ redis.call('HSET', KEYS[1], ARGV[1], ARGV[2], unpack(ARGV, 4))
 if left ~= -1 and left < ttl then redis.call('EXPIRE', KEYS[1], ttl) end
 return 1
 """
+# ARGV[3] is the position that must be there already, empty where none must.
 _PROGRESS = b"""
 local old = redis.call('HGET', KEYS[1], ARGV[1])
+if not old and #ARGV[3] > 0 then return -1 end
 if old then
   local a, b = struct.unpack('>I4I4', old)
+  if #ARGV[3] > 0 then
+    local e, f = struct.unpack('>I4I4', ARGV[3])
+    if a < e or (a == e and b < f) then return -1 end
+  end
   local c, d = struct.unpack('>I4I4', ARGV[2])
   if a > c or (a == c and b > d) then return 0 end
 end
@@ -78,6 +84,7 @@ class RedisOnlineStore:
         self._servers: RedisServers = connect(address, password)
         self._places: dict[str, tuple[bytes, bytes]] = {}  # by state: its field, and the project behind entity keys
         self._indexed: set[str] = set()
+        self._told: dict[tuple[str, int], int] = {}  # position of a state in a partition, as it was last known
         self._lock = threading.Lock()
 
     def read(self, wanted: Wanted) -> list[list[bytes | None]]:
@@ -110,6 +117,11 @@ class RedisOnlineStore:
 
     def write(self, state: StateView, partition: int, rows: StateRows, progress: Progress) -> None:
         self._index(state)
+        keys = [_progress_key(tag, state.project, state.feast_view) for tag in self._servers.tags()]
+        mark, least = str(partition).encode(), self._told.get((state.state_id, partition))
+        if least is not None and len(rows.keys):
+            stored = self._run([(b"HGET", key, mark) for key in keys], READ_TIMEOUT_S)
+            self._refuse_loss(any(facts is None or _position(facts) < least for facts in stored))
         commands = _row_commands(state, rows) if len(rows.keys) else []
         lot = max(1, min(AT_ONCE, WRITE_BYTES * len(commands) // (1 + sum(map(len, rows.blobs)))))
         for start in range(0, len(commands), lot * 8):
@@ -117,11 +129,10 @@ class RedisOnlineStore:
         facts = _FACTS.pack(
             progress.position, progress.watermark_us, progress.end, progress.caught_up_at_us, progress.heartbeat_us
         )
-        mark = str(partition).encode()
-        self._run_scripts([
-            (b"EVALSHA", _PROGRESS_SHA, b"1", _progress_key(tag, state.project, state.feast_view), mark, facts)
-            for tag in self._servers.tags()
-        ])  # fmt: skip
+        expected = b"" if least is None else least.to_bytes(8, "big")
+        replies = self._run_scripts([(b"EVALSHA", _PROGRESS_SHA, b"1", key, mark, facts, expected) for key in keys])
+        self._refuse_loss(-1 in replies)
+        self._told[state.state_id, partition] = max(progress.position, least or 0)
 
     def progress(self, states: Sequence[StateView]) -> dict[str, dict[int, Progress]]:
         """The smallest of what the nodes say: a node that failed over to a replica that lagged has lost the newest
@@ -139,6 +150,9 @@ class RedisOnlineStore:
                 told[state.state_id] = {
                     int(mark): Progress(*_FACTS.unpack(min(one[mark] for one in mine))) for mark in marks
                 }
+        for state_id, partitions in told.items():
+            for partition, one in partitions.items():
+                self._told[state_id, partition] = one.position
         return told
 
     def keep_only(self, project: str, states: Sequence[StateView]) -> list[str]:
@@ -158,6 +172,8 @@ class RedisOnlineStore:
                 self._run(mine, WRITE_TIMEOUT_S)
             self._run([(b"HDEL", index, name.encode())], WRITE_TIMEOUT_S)
         self._indexed.clear()
+        removed = {facts["state_id"] for facts in gone.values()}
+        self._told = {at: position for at, position in self._told.items() if at[0] not in removed}
         return sorted(gone)
 
     def close(self) -> None:
@@ -195,20 +211,22 @@ class RedisOnlineStore:
                     "would lose states without a word; set maxmemory-policy noeviction"
                 )
 
-    def _run_scripts(self, commands: Sequence[Command]) -> None:
+    def _refuse_loss(self, lost: bool) -> None:
+        if lost:
+            self._told.clear()
+            raise LostWrites(
+                f"{self._address}: the online store has lost writes; they are taken again from the event log"
+            )
+
+    def _run_scripts(self, commands: Sequence[Command]) -> list[Any]:
         replies = self._servers.run(commands, WRITE_TIMEOUT_S)
-        unknown = [
-            command for command, reply in zip(commands, replies, strict=True)
-            if isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT")
-        ]  # fmt: skip
-        if unknown:
+        if any(isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT") for reply in replies):
             # A server that restarted has forgotten them.
             with self._lock:
                 for script in (_WRITE, _PROGRESS):
                     self._checked(self._servers.everywhere((b"SCRIPT", b"LOAD", script), WRITE_TIMEOUT_S))
-            self._run(unknown, WRITE_TIMEOUT_S)
-        else:
-            self._checked(replies)
+            return self._run(commands, WRITE_TIMEOUT_S)  # all: once more changes nothing
+        return self._checked(replies)
 
     def _run(self, commands: Sequence[Command], timeout_s: float) -> list[Any]:
         return self._checked(self._servers.run(commands, timeout_s)) if commands else []
@@ -236,6 +254,10 @@ def _row_commands(state: StateView, rows: StateRows) -> list[Command]:
     for index, (feature, dtype) in enumerate(state.published):
         parts += [repeat(feature_field(view, feature)), encode_numbers(dtype, rows.published[:, index])]
     return list(zip(*parts, strict=False))
+
+
+def _position(facts: bytes) -> int:
+    return int.from_bytes(facts[:8], "big")
 
 
 def _index_key(project: str) -> bytes:

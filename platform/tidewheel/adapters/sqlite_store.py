@@ -27,7 +27,7 @@ from tidewheel.features.feast_layout import (
     encode_positions,
     feast_project,
 )
-from tidewheel.features.ports import Progress, StateRows, Wanted
+from tidewheel.features.ports import LostWrites, Progress, StateRows, Wanted
 
 FEW_LOOKUPS, MAX_KEYS = 9, 512
 LOOK_EVERY_S = 1.0  # whether the file is still the one that was opened
@@ -59,6 +59,8 @@ _PROGRESS = (
     "WHERE excluded.position >= position"
 )
 
+_POSITION = "SELECT position FROM tidewheel_progress WHERE state_id = ? AND partition = ?"
+
 
 class SqliteOnlineStore:
     """Safe to share between threads: each has a connection of its own. Raises DamagedStore where the file is no
@@ -71,6 +73,7 @@ class SqliteOnlineStore:
         self._lock = threading.Lock()
         self._reads: dict[str, tuple[str, str]] = {}  # statements for one and for many, by state
         self._made: set[tuple[int, str]] = set()  # (file, state) whose table is there
+        self._told: dict[tuple[str, int], int] = {}  # position of a state in a partition, as it was last known
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._translated():
             self._connection()
@@ -113,6 +116,7 @@ class SqliteOnlineStore:
             made = (self._local.inode, state.state_id)
             connection.execute("BEGIN IMMEDIATE")
             try:
+                self._refuse_loss(connection, state.state_id, partition)
                 if made not in self._made:
                     connection.execute(_TABLE.format(table=table))
                 connection.executemany(_WRITE.format(table=table), _items(state, rows))
@@ -123,6 +127,18 @@ class SqliteOnlineStore:
                     connection.execute("ROLLBACK")
                 raise
             self._made.add(made)
+            self._told[state.state_id, partition] = max(
+                progress.position, self._told.get((state.state_id, partition), 0)
+            )
+
+    def _refuse_loss(self, connection: sqlite3.Connection, state_id: str, partition: int) -> None:
+        least = self._told.get((state_id, partition))
+        if least is None:
+            return
+        row = connection.execute(_POSITION, (state_id, partition)).fetchone()
+        if row is None or row[0] < least:
+            self._told.clear()
+            raise LostWrites(f"{self._path}: the online store has lost writes; they are taken again from the event log")
 
     def progress(self, states: Sequence[StateView]) -> dict[str, dict[int, Progress]]:
         with self._translated():
@@ -135,6 +151,7 @@ class SqliteOnlineStore:
             told: dict[str, dict[int, Progress]] = {}
             for state_id, partition, *facts in rows:
                 told.setdefault(state_id, {})[partition] = Progress(*facts)
+                self._told[state_id, partition] = facts[0]
             return told
 
     def keep_only(self, project: str, states: Sequence[StateView]) -> list[str]:
@@ -147,6 +164,7 @@ class SqliteOnlineStore:
             gone = {state_id: feast_view for state_id, feast_view in rows if state_id not in kept}
             for state_id, feast_view in gone.items():
                 self._made.discard((self._local.inode, state_id))
+                self._told = {at: position for at, position in self._told.items() if at[0] != state_id}
                 connection.execute("BEGIN IMMEDIATE")
                 connection.execute(f"DROP TABLE IF EXISTS {_table(project, feast_view)}")
                 connection.execute("DELETE FROM tidewheel_progress WHERE state_id = ?", (state_id,))

@@ -29,7 +29,7 @@ from tidewheel.errors import TidewheelError, Unavailable
 from tidewheel.features.declaration import BatchView, RequestView, WindowedView
 from tidewheel.features.lake import source_paths
 from tidewheel.features.load import load_features
-from tidewheel.features.ports import EventLog, OnlineStore
+from tidewheel.features.ports import EventLog, LostWrites, OnlineStore
 from tidewheel.features.schema import topic_of
 from tidewheel.features.stream import LakeKeeper, LakePlace, StateKeeper
 from tidewheel.spec.load import load_project
@@ -176,11 +176,13 @@ def run(home: LocalHome, clock: Clock, stopped: threading.Event) -> None:
                 _work(home, clock, stopped)
             except DamagedStore as error:
                 log_line(clock, "store_set_aside", reason=str(error), kept=str(set_aside(error.path)))
+            except LostWrites as error:
+                log_line(clock, "begins_again", reason=str(error))
         log_line(clock, "stopped")
 
 
 def _work(home: LocalHome, clock: Clock, stopped: threading.Event) -> None:
-    """Until ``stopped``. Raises DamagedStore: what it held is filled again from the log."""
+    """Until ``stopped``. Raises DamagedStore and LostWrites: what is lost is filled again from the log."""
     store = open_online_store(home)
     try:
         worker = StreamWorker(home, FileEventLog(home.event_log), store, clock)
@@ -196,7 +198,7 @@ def _turn(step: Callable[[], int], clock: Clock) -> float:
     """One step; how long to wait before the next."""
     try:
         return 0.0 if step() else POLL_S
-    except DamagedStore:
+    except (DamagedStore, LostWrites):
         raise
     except (Unavailable, OSError) as error:
         log_line(clock, "retrying", reason=str(error))

@@ -62,7 +62,7 @@ def _view(view: WindowedView | BatchView, project: ModelProject) -> dict[str, An
         "keys": [list(key) for key in state.keys],
         "features": [*(list(feature) for feature in state.published), [STATE, "bytes"]],
         "ttl_s": -(-state.retention_us // SECOND_US),
-        "owner": project.owner,
-        "description": "",
+        "owner": view.owner or project.owner,
+        "description": view.description,
         "tags": tags,
     }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tidewheel.errors import ContractViolation
+from tidewheel.errors import ContractViolation, Unavailable
 from tidewheel.features.declaration import StateView
 
 if TYPE_CHECKING:
@@ -64,7 +64,10 @@ class OnlineStore(Protocol):
         ...
 
     def write(self, state: StateView, partition: int, rows: StateRows, progress: Progress) -> None:
-        """Each row only where its position is larger than what is stored; progress only after all rows are in."""
+        """Each row only where its position is larger than what is stored; progress only after all rows are in.
+
+        Raises LostWrites where the store knows less progress than this object has read or written before: rows made
+        from what it still had would claim to include events that it lost."""
         ...
 
     def progress(self, states: Sequence[StateView]) -> dict[str, dict[int, Progress]]:
@@ -76,6 +79,12 @@ class OnlineStore(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class LostWrites(Unavailable):
+    """The store has forgotten progress that it had told: an empty restart, an old snapshot, a replica that lagged.
+
+    Rows are lost with it, so whoever writes begins again where the store now says; nothing was written."""
 
 
 @dataclass(frozen=True)
