@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from tidewheel.clock import parse_utc
+from tidewheel.clock import HOUR_US, parse_utc
 from tidewheel.errors import InputError
 from tidewheel.features.schema import topic_of
 from tidewheel.spec.data import Source
@@ -26,6 +28,7 @@ EVENT_TIME_TYPE = pa.timestamp("us", tz="UTC")
 OFFSET_COLUMN = "_offset"  # position in the event log, kept in the lake: the order of arrival
 EARLIEST_US = parse_utc("1970-01-01")
 LATEST_US = parse_utc("2200-01-01")
+AHEAD_US = HOUR_US  # how far clocks may differ: an event from later than this has a wrong time
 
 _TYPES = {
     "float64": pa.float64(),
@@ -62,12 +65,14 @@ def validate_events(
     project: ModelProject,
     keys: Collection[str] = (),
     optional: Collection[str] = (),
+    latest_us: int | NDArray[np.int64] | None = None,
 ) -> CheckedEvents:
     """Normalise the events of source ``name``.
 
     A request or label source must carry every entity key, another source at least one; ``keys`` are needed on top
-    (those that views read it by). ``optional`` columns may be absent. Raises InputError naming every column that
-    is missing or of a type that cannot be used.
+    (those that views read it by). ``optional`` columns may be absent, and an optional key may be null where
+    another key of the row is not. A row whose event time lies after ``latest_us`` (of all or of each row) is rejected.
+    Raises InputError naming every column that is missing or of a type that cannot be used.
     """
     source = project.sources[name]
     carried = _carried_keys(table, name, project, keys)
@@ -86,16 +91,21 @@ def validate_events(
         raw = table.column(field.name)
         try:
             if field.name == source.event_time:
-                columns[field.name] = _event_time(raw, source, reasons)
+                columns[field.name] = _event_time(raw, source, latest_us, reasons)
             else:
                 columns[field.name] = _column(raw, field, reasons)
         except ValueError as error:
             problems.append(f"column {field.name!r} {error}")
     if problems:
         raise InputError(f"{name}: " + "; ".join(problems))
-    for required in (*carried, source.event_time, source.event_id):
+    needed = [key for key in carried if key not in optional]
+    for required in (*needed, source.event_time, source.event_id):
         if required in columns and columns[required].null_count:
             reasons.add(pc.is_null(columns[required]), f"{required} is missing")
+    present = [columns[key] for key in carried if key in columns]
+    if not needed and all(column.null_count for column in present):
+        nothing = reduce(pc.and_, (pc.is_null(column) for column in present), pa.scalar(True))
+        reasons.add(nothing, f"{' or '.join(carried)} is missing")
     normal = pa.table(columns)
     return reasons.split(normal, table)
 
@@ -135,7 +145,9 @@ class _Reasons:
         )
 
 
-def _event_time(raw: pa.ChunkedArray, source: Source, reasons: _Reasons) -> pa.ChunkedArray:
+def _event_time(
+    raw: pa.ChunkedArray, source: Source, latest_us: int | NDArray[np.int64] | None, reasons: _Reasons
+) -> pa.ChunkedArray:
     kind = raw.type
     if pa.types.is_dictionary(kind):
         raw, kind = raw.cast(kind.value_type), kind.value_type
@@ -155,6 +167,9 @@ def _event_time(raw: pa.ChunkedArray, source: Source, reasons: _Reasons) -> pa.C
     micros = times.cast(pa.int64())
     out = pc.or_(pc.less(micros, EARLIEST_US), pc.greater_equal(micros, LATEST_US))
     reasons.add(out, "event time is before 1970 or after 2199")
+    if latest_us is not None:
+        latest = pa.array(latest_us) if isinstance(latest_us, np.ndarray) else latest_us
+        reasons.add(pc.greater(micros, latest), "event time lies more than an hour ahead of the clock")
     return times
 
 

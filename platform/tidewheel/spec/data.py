@@ -29,6 +29,9 @@ class Source(Section):
     )
     event_time: Identifier = Field(description="Column with the time at which the event happened.")
     event_id: Identifier | None = Field(default=None, description="Column that names an event; duplicates drop.")
+    key: Identifier | None = Field(
+        default=None, description="Entity whose key is the key of the topic's messages; leave out where it is none."
+    )
     columns: dict[Identifier, ColumnType] = Field(min_length=1, description="Columns besides keys, time and id.")
     timezone: str | None = Field(
         default=None, description="Zone of event times written without one, such as UTC or Europe/Paris."

@@ -99,6 +99,14 @@ def _name_problems(project: ModelProject) -> Iterator[tuple[Path, str]]:
 
 def _reference_problems(project: ModelProject) -> Iterator[tuple[Path, str]]:
     entities = ", ".join(project.entities)
+    for name, source in project.sources.items():
+        if source.key is not None and source.key not in project.entities:
+            yield (
+                ("sources", name, "key"),
+                f"must name an entity (got {source.key!r}); declared are {entities}",
+            )
+        elif source.key is not None and source.topic is None:
+            yield ("sources", name, "key"), "is about the messages of a topic; a table has none"
     if project.rollout and project.rollout.unit not in project.entities:
         yield ("rollout", "unit"), f"must name an entity (got {project.rollout.unit!r}); declared are {entities}"
     excluded = project.training.exclude_known_positives

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -50,6 +51,16 @@ def test_a_row_is_rejected_with_the_reason(columns, reason):
     two = pa.concat_tables([payments(**columns), payments(**columns).slice(0, 0)])
     checked = validate_events(two, "payments", PROJECT)
     assert (checked.good.num_rows, checked.rejected.column("reason").to_pylist()) == (0, [reason])
+
+
+def test_an_event_of_the_future_is_rejected():
+    at_us = int(AT.timestamp() * 1e6)
+    two = pa.concat_tables([payments(), payments()])
+    assert validate_events(two, "payments", PROJECT, latest_us=at_us).good.num_rows == 2
+    reason = "event time lies more than an hour ahead of the clock"
+    checked = validate_events(two, "payments", PROJECT, latest_us=np.array([at_us - 1, at_us]))
+    assert (checked.good.num_rows, checked.rejected.column("reason").to_pylist()) == (1, [reason])
+    assert validate_events(two, "payments", PROJECT, latest_us=at_us - 1).good.num_rows == 0
 
 
 def test_nan_becomes_null_and_a_whole_float_an_integer():

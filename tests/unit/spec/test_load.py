@@ -41,6 +41,18 @@ def test_decisions_are_ordered_by_their_lowest_score_however_they_were_written()
             id="a name that no DNS label allows",
         ),
         pytest.param(
+            "topic: payments",
+            "topic: payments\n    key: shop",
+            "project.yaml:8: sources.payments.key: must name an entity (got 'shop'); declared are customer",
+            id="messages keyed by what is no entity",
+        ),
+        pytest.param(
+            "topic: labels",
+            "key: customer",
+            "project.yaml:13: sources.labels.key: is about the messages of a topic; a table has none",
+            id="messages of a table",
+        ),
+        pytest.param(
             "delay: 7d",
             "delay: 7",
             "project.yaml:19: label.delay: must be a number with a unit: ms, s, m, h or d, "

@@ -78,17 +78,19 @@ def _check(name: str, path: Path, spec: ModelProject, features: FeatureSet, step
     """All events of a file or folder. Raises InputError where it has none or a column cannot be used."""
     import pyarrow as pa
 
+    from tidewheel.clock import SystemClock
     from tidewheel.errors import InputError
-    from tidewheel.features.events import CheckedEvents, validate_events
+    from tidewheel.features.events import AHEAD_US, CheckedEvents, validate_events
     from tidewheel.features.lake import read_batches, source_files
 
     good: list[pa.Table] = []
     rejected: list[pa.Table] = []
     n_rows = 0
+    latest_us = SystemClock().now_us() + AHEAD_US
     for file in source_files(path):
         for piece in read_batches(file, PIECE_ROWS):
             try:
-                checked = validate_events(piece, name, spec, keys=features.keys_of(name))
+                checked = validate_events(piece, name, spec, keys=features.keys_of(name), latest_us=latest_us)
             except InputError as error:
                 raise InputError(f"{file}: {error}") from error
             good.append(checked.good)
