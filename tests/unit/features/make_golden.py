@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unit.features.naive import naive_values
-from unit.features.samples import MINUTE_US, START_US, sample_features
+from unit.features.samples import MINUTE_US, START_US, every_features
 
 GOLDEN = Path(__file__).parent / "golden.json"
 ODD_POINTS = [None, 2**63 - 1, -(2**63), 0, -1]
@@ -48,7 +48,7 @@ def made() -> dict[str, Any]:
     rows = [first[number] for number in draw.sample(sorted(first), 12)] + [payment(100 + n) for n in range(8)]
     rows += [{**rows[0], "t": START_US + 300 * MINUTE_US, "id": "late"}]
     events = {"payments": payments, "labels": labels, "profiles": profiles}
-    return {"events": events, "rows": rows, "values": naive_values(sample_features(), rows, events)}
+    return {"events": events, "rows": rows, "values": naive_values(every_features(), rows, events)}
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ entities:
 sources:
   payments:
     {topic: payments, path: payments, event_time: at, event_id: payment, allowed_lateness: 10m,
-     columns: {amount: float64, channel: string, items: int32, points: int64}}
+     columns: {amount: float64, channel: string, items: int32}}
   labels: {topic: labels, path: labels, event_time: at, event_id: payment, columns: {is_fraud: bool}}
   profiles: {path: profiles, event_time: at, columns: {age: int32, vip: bool}}
 request: payments
@@ -33,8 +33,7 @@ serving: {decision: {approve: 0.0}}
 
 FEATURES = """
 import numpy as np
-from tidewheel.features import (
-    batch, count, distinct, first, last, max, mean, min, ratio, request, std, sum, time_since_last, windowed)
+from tidewheel.features import batch, count, max, mean, min, request, std, sum, windowed
 
 card = windowed("payments", by="card", windows=["10m", "1h"], include_request=True, features={
     "n": count(), "n_online": count(where={"channel": "online"}), "total": sum("amount"),
@@ -45,6 +44,20 @@ others = windowed("payments", by="shop", windows={"HOUR": "1h"}, features={
     "shop_n": count(), "shop_usual": mean("amount"), "shop_spread": std("amount")})
 judged = windowed("labels", by="shop", windows=["1h", "1d"], delay="label", features={
     "judged": count(), "fraud_ratio": mean("is_fraud", default=0.0)})
+profile = batch("profiles", by="card", columns=["age", "vip"], ttl="1h")
+
+
+@request
+def is_dear(amount, usual_1h):
+    return amount > 2 * usual_1h
+"""
+
+# The same with every kind of window.
+EVERY_SPEC = SPEC.replace("items: int32", "items: int32, points: int64")
+EVERY_FEATURES = (
+    "from tidewheel.features import distinct, first, last, ratio, time_since_last\n"
+    + FEATURES
+    + """
 pair = windowed("payments", by=["shop", "card"], windows=["30m", "5h"], features={
     "pair_n": count(), "pair_first": first("points"), "pair_last": last("amount"), "pair_points": sum("points"),
     "pair_channels": distinct("channel"), "pair_amounts": distinct("amount", where={"channel": "shop"}),
@@ -64,13 +77,8 @@ long = windowed("payments", by="shop", windows=["1h", "12h"], precision="hop", d
 ruled = windowed("labels", by="card", windows=["30m", "12h"], delay="label", precision="hop", dedup_for="1d",
     features={"ruled_n": count(), "ruled_frauds": sum("is_fraud"), "ruled_last": last("is_fraud"),
               "ruled_since": time_since_last()})
-profile = batch("profiles", by="card", columns=["age", "vip"], ttl="1h")
-
-
-@request
-def is_dear(amount, usual_1h):
-    return amount > 2 * usual_1h
 """
+)
 
 MINUTE_US = 60_000_000
 START_US = 1_522_540_800_000_000  # 2018-04-01T00:00:00Z
@@ -84,6 +92,14 @@ def sample_project() -> ModelProject:
 
 def sample_features(project: ModelProject | None = None) -> FeatureSet:
     return parse_features(FEATURES, "features.py", project or sample_project())
+
+
+def every_project() -> ModelProject:
+    return parse_project(EVERY_SPEC, "project.yaml")
+
+
+def every_features(project: ModelProject | None = None) -> FeatureSet:
+    return parse_features(EVERY_FEATURES, "features.py", project or every_project())
 
 
 def payments_table(events: Sequence[Event]) -> pa.Table:

@@ -27,16 +27,16 @@ from unit.features.naive import naive_values
 from unit.features.samples import (
     MINUTE_US,
     START_US,
+    every_features,
+    every_project,
     labels_table,
     payments_table,
     profiles_table,
-    sample_features,
-    sample_project,
     written,
 )
 
-PROJECT = sample_project()
-FEATURES = sample_features(PROJECT)
+PROJECT = every_project()
+FEATURES = every_features(PROJECT)
 
 # A coarse grid makes ties and exact window edges common; the odd microsecond makes near misses.
 TIMES = st.builds(

@@ -15,17 +15,17 @@ from tidewheel.adapters.duckdb_features import DuckDbFeatures
 from tidewheel.features.replay import compute_by_stream
 from unit.features.naive import naive_values
 from unit.features.samples import (
+    every_features,
+    every_project,
     labels_table,
     payments_table,
     profiles_table,
-    sample_features,
-    sample_project,
     written,
 )
 
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
-PROJECT = sample_project()
-FEATURES = sample_features(PROJECT)
+PROJECT = every_project()
+FEATURES = every_features(PROJECT)
 
 
 def engine_values(engine: str, folder: Path) -> dict[str, list[float | None]]:

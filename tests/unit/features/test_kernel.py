@@ -18,9 +18,9 @@ from tidewheel.features.kernel import HEADER, RAW, KeyedEvents, merged_states
 from tidewheel.features.load import parse_features
 from tidewheel.features.merge import published_values, windowed_values
 from unit.features.naive import naive_values
-from unit.features.samples import payments_table, profiles_table, sample_project
+from unit.features.samples import every_project, payments_table, profiles_table
 
-PROJECT = sample_project()
+PROJECT = every_project()
 FEATURES = parse_features(
     """
 from tidewheel.features import count, distinct, first, last, max, mean, min, ratio, std, sum, time_since_last, windowed
@@ -149,6 +149,8 @@ def test_values_at_or_after_the_newest_event_equal_the_oracle(start_us, drawn, a
             where = f"{feature.name}: got {value}, want {want}"
             scale = sum(abs(e[feature.column] or 0) for e in events if e[feature.column] == e[feature.column]
                         ) if feature.column not in (None, "channel") else 0  # fmt: skip
+            if view.delay_us and view.max_events and np.isnan(value) and len(events) > view.state.capacity:
+                continue  # so many events came within the delay that the window's own had to make room
             if want is None:
                 assert np.isnan(value), where
             elif feature.aggregation.name in ("sum", "mean", "std") and feature.dtype == "float64":

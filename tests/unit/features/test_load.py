@@ -7,7 +7,7 @@ import pytest
 from tidewheel.errors import NotFound, SpecError
 from tidewheel.features.load import load_features, parse_features
 from tidewheel.spec.load import parse_project
-from unit.features.samples import FEATURES, SPEC, sample_features, sample_project
+from unit.features.samples import FEATURES, SPEC, every_features, sample_features, sample_project
 
 HEAD = "from tidewheel.features import *\n"
 
@@ -20,15 +20,14 @@ def problems(text: str) -> list[str]:
 
 def test_features_are_named_by_window_and_ordered_as_declared():
     features = sample_features()
-    assert [view.name for view in features.views] == [
-        "card", "others", "judged", "pair", "few", "busy", "quiet", "long", "ruled", "profile", "is_dear"]  # fmt: skip
+    assert [view.name for view in features.views] == ["card", "others", "judged", "profile", "is_dear"]
     assert features.names[:4] == ("n_10m", "n_1h", "n_online_10m", "n_online_1h")
-    assert features.names[-5:] == ("ruled_since_30m", "ruled_since_12h", "age", "vip", "is_dear")
+    assert features.names[-6:] == ("judged_1d", "fraud_ratio_1h", "fraud_ratio_1d", "age", "vip", "is_dear")
     assert dict(zip(features.names, features.dtypes, strict=True))["vip"] == "bool"
     assert dict(zip(features.names, features.defaults, strict=True))["usual_1h"] == -1.0
     assert dict(zip(features.names, features.sources, strict=True))["is_dear"] == "request"
     assert features.freshness_us[0] == 5_000_000
-    assert len(features.states) == 10
+    assert len(features.states) == 4
 
 
 def test_a_comment_is_no_change_and_a_constant_is_one():
@@ -96,7 +95,7 @@ def test_an_owner_or_a_description_is_no_new_state():
 
 
 def test_a_label_is_late_by_its_delay_unless_its_source_says_otherwise():
-    features = sample_features()
+    features = every_features()
     ruled = next(state for state in features.states if state.view == "ruled")
     assert ruled.tiles is not None
     assert ruled.tiles.lateness_us == 2 * 3_600_000_000
@@ -104,7 +103,7 @@ def test_a_label_is_late_by_its_delay_unless_its_source_says_otherwise():
 
 
 def test_the_type_of_a_feature_follows_its_column():
-    features = sample_features()
+    features = every_features()
     dtypes = dict(zip(features.names, features.dtypes, strict=True))
     assert [dtypes[name] for name in ("pair_points_5h", "pair_last_5h", "pair_first_5h", "ruled_last_12h", "pair_n_5h",
                                       "pair_usual_5h", "quiet_since_3h", "ruled_frauds_12h")] == [
@@ -133,7 +132,7 @@ def test_the_type_of_a_feature_follows_its_column():
             '  "d": count(where="channel = 1"),\n  "e": mean("amount", default="x"),\n  "f": 7,\n})\n',
             [
                 "features.py:2: v: 'f' must be an aggregation such as count() (got 7)",
-                "features.py:3: v.a: unknown column 'amuont'; 'payments' declares amount, channel, items, points",
+                "features.py:3: v.a: unknown column 'amuont'; 'payments' declares amount, channel, items",
                 "features.py:4: v.b: sum needs numbers, column 'channel' is a string",
                 "features.py:5: v.c: column 'channel' is a string and cannot equal 1",
                 "features.py:6: v.d: where must map columns to the value they equal",
@@ -162,7 +161,7 @@ def test_the_type_of_a_feature_follows_its_column():
                 "features.py:6: v.c: last needs numbers, column 'channel' is a string",
                 "features.py:7: v.d: where must map columns to the value they equal",
                 "features.py:8: v.e: column 'items' is a int32 and cannot equal '2'",
-                "features.py:8: v.e: unknown column 'chanel'; 'payments' declares amount, channel, items, points",
+                "features.py:8: v.e: unknown column 'chanel'; 'payments' declares amount, channel, items",
                 "features.py:10: w: by must name an entity, or list several",
                 "features.py:10: w: window '7m' must be a multiple of its hop 5m; declare another hop",
                 "features.py:11: x: dedup_for must be at most 49h, as long as events are kept (got '9d')",
@@ -198,7 +197,7 @@ def test_the_type_of_a_feature_follows_its_column():
             "@request\ndef a(b):\n    return b\n@request\ndef b(a):\n    return a\n@request\ndef c(c):\n    return c\n",
             [
                 "features.py:2: a: unknown argument 'b'; an argument is a request field or a feature declared above: "
-                "card, shop, at, payment, amount, channel, items, points",
+                "card, shop, at, payment, amount, channel, items",
                 "features.py:8: c: a function cannot be its own argument",
             ],
             id="functions that need each other",
