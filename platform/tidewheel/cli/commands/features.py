@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -102,31 +101,41 @@ def compute(
 
 @command.command()
 @project_argument
+@click.option("--events-per-day", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True,
+              help="Events of one entity, for the typical bytes and reads.")  # fmt: skip
 @output_option
-def explain(project: Path, output: Output) -> None:
-    """Show what each view keeps per entity and what a read costs.
+def explain(project: Path, events_per_day: float, output: Output) -> None:
+    """Show what each view keeps per entity, what an event and a read cost, and how stale a value can be.
 
     \b
     Example:
       tidewheel features explain card-fraud
+      tidewheel features explain card-fraud --events-per-day 5000 --output json
     """
-    from tidewheel.features.explain import explained_views
+    from tidewheel.features.explain import explained
     from tidewheel.features.load import load_features
     from tidewheel.spec.load import load_project
 
-    spec = load_project(project)
-    views = explained_views(load_features(project, spec))
+    data = explained(load_features(project, load_project(project)), events_per_day)
 
     def render(console: Console) -> None:
-        columns = ("view", "kind", "reads", "kept per event", "bytes per event", "kept for", "read cost")
-        console.print(table("", columns, [_row(view) for view in views], numeric=("bytes per event",)))
+        views = ("view", "kind", "reads", "precision", "kept for", "typical bytes", "worst bytes", "work per event")
+        console.print(table("", views, [_view_row(view) for view in data["views"]],
+                            numeric=("typical bytes", "worst bytes")))  # fmt: skip
+        features = ("feature", "type", "window", "a read takes", "edge off by", "most events", "default", "owner")
+        console.print(table("", features, [_feature_row(one) for one in data["features"]], numeric=("most events",)))
 
-    output.result({"views": views}, render)
+    output.result(data, render)
 
 
-def _row(view: dict[str, Any]) -> tuple[Any, ...]:
-    kept = ", ".join(view["state_columns"])
-    if view["filters"]:
-        kept += f" + {len(view['filters'])} filter(s) {json.dumps(view['filters'])}"
-    return (view["name"], view["kind"], view["reads"], kept, view["bytes_per_event"] or "", view["retention"] or "",
-            view["read_cost"])  # fmt: skip
+def _view_row(view: dict[str, Any]) -> tuple[Any, ...]:
+    precision = " ".join((view["precision"] or "", *view["hops"]))
+    worst = "" if view["kind"] == "request" else "by rows" if view["worst_bytes"] is None else view["worst_bytes"]
+    return (view["name"], view["kind"], view["reads"], precision, view["retention"] or "", view["typical_bytes"] or "",
+            worst, view["work_per_event"])  # fmt: skip
+
+
+def _feature_row(one: dict[str, Any]) -> tuple[Any, ...]:
+    default = "missing" if one["default"] is None else one["default"]
+    return (one["name"], one["dtype"], one["window"] or "", one["read_cost"], one["edge_staleness"],
+            one["max_events"] or "", default, one["owner"])  # fmt: skip
