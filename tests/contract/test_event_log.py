@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import multiprocessing
 from pathlib import Path
+from uuid import uuid4
 
 import pyarrow as pa
 import pytest
 
 from memory.event_log import MemoryEventLog
 from tidewheel.adapters.file_event_log import FileEventLog
+from tidewheel.adapters.kafka_event_log import KafkaEventLog
+from tidewheel.adapters.kafka_url import parse_kafka_url
 from tidewheel.features.ports import UnreadableEvents
 
 
@@ -17,57 +20,70 @@ def events(*values: int) -> pa.Table:
     return pa.table({"n": pa.array(values, pa.int64()), "text": [str(value) for value in values]})
 
 
-@pytest.fixture(params=["memory", "file"])
+@pytest.fixture(params=["memory", "file", pytest.param("kafka", marks=pytest.mark.integration)])
 def log(request, tmp_path):
-    return MemoryEventLog() if request.param == "memory" else FileEventLog(tmp_path / "log")
+    if request.param == "memory":
+        yield MemoryEventLog()
+    elif request.param == "file":
+        yield FileEventLog(tmp_path / "log")
+    else:
+        log = KafkaEventLog(parse_kafka_url(f"{request.getfixturevalue('kafka').url}?partitions=1"), None)
+        yield log
+        log.close()
 
 
-def test_a_topic_that_does_not_exist_is_empty(log):
-    assert log.end("t", 0) == 0
-    batch = log.read("t", 0, 0, 10)
+@pytest.fixture
+def topic():
+    """A name that no other test uses: all have one broker."""
+    return f"t-{uuid4().hex[:12]}"
+
+
+def test_a_topic_that_does_not_exist_is_empty(log, topic):
+    assert log.end(topic, 0) == 0
+    batch = log.read(topic, 0, 0, 10)
     assert (batch.events.num_rows, len(batch.offsets), batch.following) == (0, 0, 0)
 
 
-def test_offsets_count_rows(log):
-    log.append("t", events(1, 2))
-    log.append("t", events(3))
-    assert (log.end("t", 0), log.end("other", 0)) == (3, 0)
+def test_offsets_count_rows(log, topic):
+    log.append(topic, events(1, 2))
+    log.append(topic, events(3))
+    assert (log.end(topic, 0), log.end(f"{topic}-other", 0)) == (3, 0)
 
 
-def test_a_read_crosses_appends_and_keeps_order(log):
+def test_a_read_crosses_appends_and_keeps_order(log, topic):
     for start in (0, 3, 6):
-        log.append("t", events(start, start + 1, start + 2))
+        log.append(topic, events(start, start + 1, start + 2))
     for offset in range(10):
         for size in (1, 2, 4, 100):
-            batch = log.read("t", 0, offset, size)
+            batch = log.read(topic, 0, offset, size)
             got = batch.events.column("n").to_pylist() if batch.events.num_rows else []
             wanted = list(range(9))[offset : offset + size]
             assert (got, batch.offsets.tolist(), batch.following) == (wanted, wanted, offset + len(wanted))
 
 
-def test_only_the_wanted_columns_are_read_and_unknown_ones_are_left_out(log):
-    log.append("t", events(1))
-    assert log.read("t", 0, 0, 10, ["text", "unknown"]).events.to_pylist() == [{"text": "1"}]
+def test_only_the_wanted_columns_are_read_and_unknown_ones_are_left_out(log, topic):
+    log.append(topic, events(1))
+    assert log.read(topic, 0, 0, 10, ["text", "unknown"]).events.to_pylist() == [{"text": "1"}]
 
 
-def test_rows_count_even_where_none_of_the_wanted_columns_is_there(log):
-    log.append("t", events(1, 2))
-    log.append("t", pa.table({"other": [1, 2, 3]}))
-    log.append("t", events(3))
-    assert log.read("t", 0, 0, 1000, ["n"]).events.column("n").to_pylist() == [1, 2, None, None, None, 3]
-    assert log.read("t", 0, 2, 1000, ["text"]).events.num_rows == 4
+def test_rows_count_even_where_none_of_the_wanted_columns_is_there(log, topic):
+    log.append(topic, events(1, 2))
+    log.append(topic, pa.table({"other": [1, 2, 3]}))
+    log.append(topic, events(3))
+    assert log.read(topic, 0, 0, 1000, ["n"]).events.column("n").to_pylist() == [1, 2, None, None, None, 3]
+    assert log.read(topic, 0, 2, 1000, ["text"]).events.num_rows == 4
 
 
-def test_an_append_of_no_rows_changes_nothing(log):
-    log.append("t", events(1))
-    log.append("t", events())
-    assert log.end("t", 0) == 1
+def test_an_append_of_no_rows_changes_nothing(log, topic):
+    log.append(topic, events(1))
+    log.append(topic, events())
+    assert log.end(topic, 0) == 1
 
 
-def test_a_column_that_came_later_is_null_before(log):
-    log.append("t", events(1))
-    log.append("t", events(2).append_column("new", pa.array([True])))
-    assert log.read("t", 0, 0, 10).events.column("new").to_pylist() == [None, True]
+def test_a_column_that_came_later_is_null_before(log, topic):
+    log.append(topic, events(1))
+    log.append(topic, events(2).append_column("new", pa.array([True])))
+    assert log.read(topic, 0, 0, 10).events.column("new").to_pylist() == [None, True]
 
 
 def test_a_second_instance_sees_what_the_first_appends(tmp_path):
