@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from tidewheel.errors import InputError, Unavailable
 from tidewheel.features.declaration import FeatureSet
 from tidewheel.features.events import OFFSET_COLUMN
+from tidewheel.features.lake import pieces_of
 from tidewheel.features.rows import TrainingRows
 from tidewheel.features.sql_dialects import DUCKDB, Dialect, quoted
 from tidewheel.features.sql_engine import SqlFeatures, SqlSources, training_table
@@ -113,13 +114,10 @@ class _DuckDbRunner:
     def query(self, sql: str) -> pa.Table:
         return self._run(sql).to_arrow_table()
 
-    def batches(self, sql: str, max_rows: int) -> Iterator[pa.Table]:
+    def batches(self, sql: str, max_rows: int) -> tuple[int, Iterator[pa.Table]]:
         path = self._scratch / f"result-{next(self._numbers)}.parquet"
         self._run(f"COPY ({sql}) TO {_text(path)} (FORMAT parquet, COMPRESSION zstd, PRESERVE_ORDER true)")
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=max_rows):
-                yield pa.Table.from_batches([batch])
-        path.unlink()
+        return pq.read_metadata(path).num_rows, pieces_of([path], max_rows)
 
     def _run(self, sql: str) -> duckdb.DuckDBPyConnection:
         try:

@@ -21,6 +21,7 @@ from pyspark.sql import SparkSession
 from tidewheel.errors import Unavailable
 from tidewheel.features.declaration import FeatureSet
 from tidewheel.features.events import OFFSET_COLUMN
+from tidewheel.features.lake import pieces_of
 from tidewheel.features.rows import TrainingRows
 from tidewheel.features.sql_dialects import SPARK, Dialect
 from tidewheel.features.sql_engine import Report, SqlFeatures, SqlSources, training_table
@@ -128,11 +129,9 @@ class _SparkRunner:
     def query(self, sql: str) -> pa.Table:
         return self._session.sql(sql).toArrow()
 
-    def batches(self, sql: str, max_rows: int) -> Iterator[pa.Table]:
-        for path in sorted(self._written(sql).glob("part-*.parquet")):  # a sorted result is in parts in its order
-            with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(batch_size=max_rows):
-                    yield pa.Table.from_batches([batch])
+    def batches(self, sql: str, max_rows: int) -> tuple[int, Iterator[pa.Table]]:
+        parts = sorted(self._written(sql).glob("part-*.parquet"))  # a sorted result is in parts in its order
+        return sum(pq.read_metadata(part).num_rows for part in parts), pieces_of(parts, max_rows)
 
     def _written(self, sql: str) -> Path:
         path = self._scratch / f"result-{next(self._numbers)}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -146,6 +146,21 @@ def _csv_batches(path: Path, max_rows: int) -> Iterator[pa.Table]:
     table = pc.read_csv(path)
     for start in range(0, table.num_rows, max_rows):
         yield table.slice(start, max_rows)
+
+
+def pieces_of(files: Iterable[Path], max_rows: int) -> Iterator[pa.Table]:
+    """Rows of our own Parquet files, one after the other, in pieces of exactly ``max_rows``; the last has the rest."""
+    held: list[pa.Table] = []
+    for path in files:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=max_rows):
+                held.append(pa.Table.from_batches([batch]))
+                while sum(map(len, held)) >= max_rows:
+                    table = pa.concat_tables(held)
+                    yield table.slice(0, max_rows)
+                    held = [table.slice(max_rows)]
+    if sum(map(len, held)):
+        yield pa.concat_tables(held)
 
 
 def is_normalised(path: Path) -> bool:

@@ -5,6 +5,7 @@ methods and in their dialect.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,8 +27,8 @@ from tidewheel.features.rows import (
     with_features,
 )
 from tidewheel.features.sources import ID_HASH_COLUMN, normal_files, source_files
-from tidewheel.features.sql import ASKED, Once, RowFacts, batch_sql, crowded_sql, once
-from tidewheel.features.sql_dialects import Dialect
+from tidewheel.features.sql import ASKED, Once, RowFacts, batch_sql, crowded_sql, once, source_relation
+from tidewheel.features.sql_dialects import Dialect, quoted
 from tidewheel.features.sql_training import TrainingQuery
 from tidewheel.features.sql_windows import apart_sql, asked_sql, framed_sql
 from tidewheel.spec.project import ModelProject
@@ -54,8 +55,8 @@ class SqlRunner(Protocol):
 
     def query(self, sql: str) -> pa.Table: ...
 
-    def batches(self, sql: str, max_rows: int) -> Iterator[pa.Table]:
-        """The result in order, in pieces of up to ``max_rows`` rows, in memory bounded by them."""
+    def batches(self, sql: str, max_rows: int) -> tuple[int, Iterator[pa.Table]]:
+        """How many rows the result has, and they in order, in pieces of up to ``max_rows``, which bound the memory."""
         ...
 
 
@@ -98,13 +99,18 @@ class SqlSources:
 class SqlFeatures:
     """One feature set over one project's sources, for any number of tables of rows."""
 
-    def __init__(self, sources: SqlSources, features: FeatureSet, project: ModelProject) -> None:
+    def __init__(
+        self, sources: SqlSources, features: FeatureSet, project: ModelProject, *, labelled: bool = False
+    ) -> None:
+        """``labelled``: relations for training rows are needed, too."""
         self._runner, self._sources = sources.runner, sources
         self._features, self._project = features, project
         self._views = [view for view in features.views if not isinstance(view, RequestView)]
-        for name in dict.fromkeys(view.source for view in self._views):
+        training = (project.request, project.label.source) if labelled else ()
+        for name in dict.fromkeys((*training, *(view.source for view in self._views))):
             ordered = any(_ordered(view) for view in self._views if view.source == name)
-            sources.add(name, features.keys_of(name), hashed=ordered)
+            keys = tuple(project.entity_keys()) if name in training else features.keys_of(name)
+            sources.add(name, keys, hashed=ordered)
 
     def compute(self, rows: pa.Table, progress: Report | None = None) -> pa.Table:
         """``rows``, their order and columns, and one column per feature as of each row's event time."""
@@ -166,11 +172,23 @@ class SqlFeatures:
         return relation
 
 
-def training_batches(
+@dataclass(frozen=True)
+class LabelledRows:
+    """Requests with mature labels by time and id: ``n_rows`` of them, in ``pieces`` that are read once.
+
+    Columns: entity keys, event time, event id, request columns, ``label`` (int8). ``n_unmatched`` labels of that time
+    have no request.
+    """
+
+    n_rows: int
+    n_unmatched: int
+    pieces: Iterator[pa.Table]
+
+
+def labelled_rows(
     sources: SqlSources, project: ModelProject, start_us: int, end_us: int, as_of_us: int, max_rows: int
-) -> tuple[Iterator[pa.Table], int]:
-    """Requests with event time in [start, end) whose label is mature (at or before as_of - label delay), by time and
-    id, in pieces; and how many labels of that time have no request."""
+) -> LabelledRows:
+    """Event time in [start, end), label known as of ``as_of_us``: its event is the label's delay older."""
     query = TrainingQuery(project, start_us, min(end_us, as_of_us - project.label.delay_us + 1))
     runner = sources.runner
     every = {project.request: query.requests, project.label.source: query.labels}
@@ -178,8 +196,15 @@ def training_batches(
     n_unmatched = 0
     if len(every) > 1:
         n_unmatched = _number(runner.query(query.unmatched_sql(runner.dialect)))
-    pieces = runner.batches(query.rows_sql(runner.dialect, repeated), max_rows)
-    return (_with_label(piece, project) for piece in pieces), n_unmatched
+    n_rows, pieces = runner.batches(query.rows_sql(runner.dialect, repeated), max_rows)
+    return LabelledRows(n_rows, n_unmatched, (_with_label(piece, project) for piece in pieces))
+
+
+def newest_us(sources: SqlSources, project: ModelProject) -> int:
+    """Event time of the newest request, 0 where there is none."""
+    dialect, time = sources.runner.dialect, quoted(project.request_source.event_time)
+    found = sources.runner.query(f"SELECT max({dialect.micros(time)}) AS n FROM {source_relation(project.request)}")
+    return _number(found)
 
 
 def training_table(
@@ -188,13 +213,15 @@ def training_table(
     """The same in one table. The relations of requests and labels are added here."""
     for name in dict.fromkeys((project.request, project.label.source)):
         sources.add(name, tuple(project.entity_keys()))
-    pieces, n_unmatched = training_batches(sources, project, start_us, end_us, as_of_us, max_rows=2**20)
-    query = TrainingQuery(project, start_us, end_us)
-    return TrainingRows(pa.concat_tables([_training_schema(query).empty_table(), *pieces]), n_unmatched)
+    found = labelled_rows(sources, project, start_us, end_us, as_of_us, max_rows=2**20)
+    empty = labelled_schema(project).empty_table()
+    return TrainingRows(pa.concat_tables([empty, *found.pieces]), found.n_unmatched)
 
 
-def _training_schema(query: TrainingQuery) -> pa.Schema:
-    schema = normal_schema(query.project, query.project.request, tuple(query.project.entity_keys()))
+def labelled_schema(project: ModelProject) -> pa.Schema:
+    """Columns of labelled rows."""
+    query = TrainingQuery(project, 0, 0)
+    schema = normal_schema(project, project.request, tuple(project.entity_keys()))
     return pa.schema([*(schema.field(name) for name in query.columns), pa.field("label", pa.int8())])
 
 
@@ -204,7 +231,7 @@ def _with_label(table: pa.Table, project: ModelProject) -> pa.Table:
         raise InputError(
             f"label {project.label.column!r} must be 0 or 1 (got {int(values.min())} to {int(values.max())})"
         )
-    return table.cast(_training_schema(TrainingQuery(project, 0, 0)))
+    return table.cast(labelled_schema(project))
 
 
 def _ordered(view: Any) -> bool:
