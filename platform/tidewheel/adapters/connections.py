@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from tidewheel.adapters.kafka_url import SCHEMES as KAFKA_SCHEMES
+from tidewheel.adapters.kafka_url import parse_kafka_url
 from tidewheel.adapters.local_home import LocalHome
 from tidewheel.adapters.redis_url import SCHEMES, parse_redis_url
 from tidewheel.errors import InputError
-from tidewheel.features.ports import OnlineStore
+from tidewheel.features.ports import EventLog, OnlineStore
 from tidewheel.whole_file import write_whole
 
+if TYPE_CHECKING:
+    from tidewheel.features.json_events import Decoder
+
 ONLINE_STORE_FORMS = "sqlite:PATH, redis://HOST:PORT/DB, rediss://..., redis+cluster://HOST:PORT,HOST:PORT"
+EVENT_LOG_FORMS = "file:PATH, kafka://HOST:PORT,HOST:PORT, kafkas://..."
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,70 @@ def checked_online_store(url: str) -> str:
     if not url.startswith("sqlite:") or url == "sqlite:":
         raise InputError(f"online store {url!r}: a path is missing; allowed: {ONLINE_STORE_FORMS}")
     return f"sqlite:{Path(url.removeprefix('sqlite:')).absolute()}"
+
+
+def open_event_log(
+    home: LocalHome, decoders: Mapping[str, Decoder] | None = None, keys: Mapping[str, str] | None = None
+) -> EventLog:
+    """The log that the home is connected to. ``decoders`` and ``keys`` by topic: what its messages are, and the column
+    that names them; a log in files needs neither. Raises InputError for a URL that cannot be used."""
+    return event_log_at(read_connections(home).event_log, home.event_log, decoders, keys)
+
+
+def event_log_at(
+    url: str | None,
+    default: Path,
+    decoders: Mapping[str, Decoder] | None = None,
+    keys: Mapping[str, str] | None = None,
+) -> EventLog:
+    """The log at ``url``; where that is None the folder ``default``."""
+    if event_log_kind(url) == "file":
+        from tidewheel.adapters.file_event_log import FileEventLog
+
+        return FileEventLog(Path(url.removeprefix("file:")) if url else default)
+    assert url is not None
+    address = parse_kafka_url(url)
+    try:
+        from tidewheel.adapters.kafka_event_log import KafkaEventLog
+    except ModuleNotFoundError as error:
+        raise InputError(f"{address}: {error.name} is not installed; install tidewheel[stream]") from error
+    return KafkaEventLog(address, password("KAFKA"), decoders, keys)
+
+
+def make_event_topics(home: LocalHome, topics: Iterable[str]) -> list[str]:
+    """Make what is missing of a project's topics, so that producers need no right to; their names. A log in files makes
+    them by itself."""
+    if event_log_kind(read_connections(home).event_log) == "file":
+        return []
+    from tidewheel.adapters.kafka_event_log import KafkaEventLog
+
+    log = open_event_log(home)
+    assert isinstance(log, KafkaEventLog)
+    try:
+        return log.make_topics(dict.fromkeys(topics))
+    finally:
+        log.close()
+
+
+def event_log_kind(url: str | None) -> str:
+    """file or kafka. Raises InputError for any other URL."""
+    scheme = (url or "file").partition(":")[0]
+    if scheme == "file":
+        return "file"
+    if scheme in KAFKA_SCHEMES:
+        return "kafka"
+    raise InputError(f"event log {url!r}: unknown; allowed: {EVENT_LOG_FORMS}")
+
+
+def checked_event_log(url: str) -> str:
+    """The URL as it is kept: usable from any folder, nothing secret in it. Raises InputError."""
+    if event_log_kind(url) == "kafka":
+        parse_kafka_url(url)
+        return url
+    path = url.removeprefix("file:")
+    if not path or path == url:
+        raise InputError(f"event log {url!r}: a path is missing; allowed: {EVENT_LOG_FORMS}")
+    return f"file:{Path(path).absolute()}"
 
 
 def password(server: str) -> str | None:

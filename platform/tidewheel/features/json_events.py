@@ -6,7 +6,7 @@ cut: states are a function of the log alone. pyarrow.json reads a third more a s
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tidewheel.errors import InputError
-from tidewheel.features.events import AHEAD_US, EVENT_TIME_TYPE, normal_schema, validate_events
+from tidewheel.features.declaration import FeatureSet
+from tidewheel.features.events import AHEAD_US, EVENT_TIME_TYPE, normal_schema, topic_of, validate_events
 from tidewheel.spec.project import ModelProject
 
 Ints = NDArray[np.int64]
@@ -158,6 +159,29 @@ class EventDecoder:
             # A local time that happens twice or never (change of clocks) is read as the earlier one.
             times = pc.assume_timezone(times, self._zone, ambiguous="earliest", nonexistent="earliest")
         micros[places] = times.cast(pa.int64()).to_numpy()
+
+
+def decoders_of(code: Iterable[tuple[ModelProject, FeatureSet]]) -> dict[str, EventDecoder]:
+    """Topic to decoder. Where several declare a topic the first says what an event is, and columns that only others
+    declare are decoded, too: an older version that is still deployed may read them."""
+    decoders: dict[str, EventDecoder] = {}
+    known: dict[str, tuple[ModelProject, str, tuple[str, ...]]] = {}
+    for project, features in code:
+        for name, source in project.sources.items():
+            topic = topic_of(project, name)
+            if topic not in known:
+                known[topic] = (project, name, features.keys_of(name))
+            else:
+                first, as_name, keys = known[topic]
+                declared = first.sources[as_name]
+                taken = {*declared.columns, *first.entity_keys(), declared.event_time, declared.event_id}
+                more = {column: kind for column, kind in source.columns.items() if column not in taken}
+                wider = declared.model_copy(update={"columns": {**declared.columns, **more}})
+                sources = {**first.sources, as_name: wider}
+                known[topic] = (first.model_copy(update={"sources": sources}), as_name, keys)
+    for topic, (project, name, keys) in known.items():
+        decoders[topic] = EventDecoder(project, name, keys)
+    return decoders
 
 
 class AnyDecoder:

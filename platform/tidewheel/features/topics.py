@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tidewheel.features.declaration import StateView
+from tidewheel.features.schema import topic_of
 from tidewheel.spec.project import ModelProject
 
 _OWN, _BY = "tidewheel.", ".by."
@@ -37,3 +38,17 @@ def source_topic(topic: str) -> str:
 def dead_letter_topic(topic: str) -> str:
     """Where messages go that are no events."""
     return f"{topic}.dead"
+
+
+def message_keys(project: ModelProject) -> dict[str, str]:
+    """Topic to the column that its messages are keyed by, of those that are keyed."""
+    return {
+        topic_of(project, name): project.entities[source.key].key
+        for name, source in project.sources.items()
+        if source.key is not None
+    }
+
+
+def project_topics(project: ModelProject) -> list[str]:
+    """All topics that the project's events come by."""
+    return list(dict.fromkeys(topic_of(project, name) for name in project.sources))

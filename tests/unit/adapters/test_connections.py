@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from tidewheel.adapters.connections import (
     Connections,
+    checked_event_log,
     checked_online_store,
     has_online_store,
     online_store_at,
+    open_event_log,
     open_online_store,
     password,
     read_connections,
     write_connections,
 )
 from tidewheel.adapters.feast_folder import checked_registry, feast_config
+from tidewheel.adapters.file_event_log import FileEventLog
+from tidewheel.adapters.kafka_url import KafkaAddress, parse_kafka_url
 from tidewheel.adapters.local_home import LocalHome
 from tidewheel.adapters.redis_url import RedisAddress, parse_redis_url
 from tidewheel.adapters.sqlite_store import SqliteOnlineStore
@@ -171,3 +176,55 @@ def test_feast_is_told_a_sql_registry_where_there_is_one():
     assert '  registry_type: sql\n  path: "postgresql+psycopg://svc@db:5432/feast"\n' in told
     with pytest.raises(InputError, match="allowed: postgresql://"):
         checked_registry("mysql://db/feast")
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        pytest.param("kafka://log", KafkaAddress((("log", 9092),)), id="the port has a default"),
+        pytest.param("kafka://a:1,[::1]:2?partitions=12&replicas=3",
+                     KafkaAddress((("a", 1), ("::1", 2)), partitions=12, replicas=3), id="several brokers"),
+        pytest.param("kafkas://svc@a:1?ca=/ca.pem&mechanism=PLAIN",
+                     KafkaAddress((("a", 1),), True, "svc", "PLAIN", Path("/ca.pem")), id="TLS and a user"),
+    ],
+)  # fmt: skip
+def test_a_kafka_url_says_where(url: str, address: KafkaAddress):
+    assert parse_kafka_url(url) == address
+    assert checked_event_log(url) == url
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        pytest.param("http://a", "not a Kafka URL", id="another scheme"),
+        pytest.param("kafka://a:x", "is no HOST:PORT", id="no port number"),
+        pytest.param("kafka://u:secret@a", "a password does not belong in a URL", id="a password"),
+        pytest.param("kafka://a/topic", "topics are named by the project's sources", id="a path"),
+        pytest.param("kafka://a?ca=/x", "need TLS; write kafkas", id="a certificate without TLS"),
+        pytest.param("kafkas://a?ca=x", "must be a whole path", id="a relative path"),
+        pytest.param("kafkas://a?cert=/x", "cert and key go together", id="half a client certificate"),
+        pytest.param("kafka://u@a?mechanism=PLAIN", "sends the password readable", id="PLAIN without TLS"),
+        pytest.param("kafkas://u@a?mechanism=MD5", "unknown mechanism", id="another mechanism"),
+        pytest.param("kafka://a?x=1", "unknown option x", id="an unknown option"),
+        pytest.param("kafka://a?partitions=0", "is a number from 1", id="no partitions"),
+    ],
+)
+def test_a_kafka_url_that_cannot_be_used_is_refused_and_no_password_shown(url: str, told: str):
+    with pytest.raises(InputError) as caught:
+        parse_kafka_url(url)
+    assert told in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_the_event_log_is_in_files_unless_a_url_says_otherwise(tmp_path: Path, monkeypatch):
+    home = LocalHome(tmp_path / "home")
+    monkeypatch.chdir(tmp_path)
+    write_connections(home, Connections(event_log=checked_event_log("file:events")))
+    log = open_event_log(home)
+    assert isinstance(log, FileEventLog)
+    log.append("t", pa.table({"n": [1]}))
+    assert (tmp_path / "events" / "t").is_dir()
+    assert isinstance(open_event_log(LocalHome(tmp_path / "other")), FileEventLog)
+    for url in ("file:", "events", "nats://a"):
+        with pytest.raises(InputError):
+            checked_event_log(url)

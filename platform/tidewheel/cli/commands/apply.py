@@ -22,13 +22,16 @@ def command(project: Path, wait: bool, output: Output) -> int:
     Example:
       tidewheel apply card-fraud
     """
-    from tidewheel.adapters.connections import read_connections
+    from tidewheel.adapters.connections import make_event_topics, read_connections
     from tidewheel.adapters.local_home import LocalHome
     from tidewheel.apps.feast_clients import project_definitions, start_telling, told_line
+    from tidewheel.features.topics import project_topics
     from tidewheel.reconcile.applied import apply_project
+    from tidewheel.spec.load import load_project
 
     home = LocalHome.of(project)
     definitions = project_definitions(home, project)
+    make_event_topics(home, project_topics(load_project(project)))
     done = apply_project(project, home_of=home.root)
     telling = start_telling(home, definitions)
     if wait or read_connections(home).feast_registry is not None:

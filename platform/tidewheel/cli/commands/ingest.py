@@ -43,16 +43,17 @@ def command(project: Path, sources: Sequence[str], wait: bool, timeout_s: float,
     Example:
       tidewheel ingest card-fraud --source transactions=day.parquet --source labels=labels.parquet --wait
     """
-    from tidewheel.adapters.file_event_log import FileEventLog
+    from tidewheel.adapters.connections import open_event_log
     from tidewheel.adapters.local_home import LocalHome
     from tidewheel.features.load import load_features
     from tidewheel.features.sources import named_paths
+    from tidewheel.features.topics import message_keys
     from tidewheel.spec.load import load_project
 
     spec = load_project(project)
     features = load_features(project, spec)
     home = LocalHome.of(project)
-    log = FileEventLog(home.event_log)
+    log = open_event_log(home, keys=message_keys(spec))
     paths = named_paths(sources, spec)
     with output.progress("Events", _count(list(paths.values()))) as step:
         # All files are checked before the first event is sent, so that a wrong one sends nothing of any.

@@ -47,6 +47,7 @@ def command(
       tidewheel up card-fraud --online-store redis://127.0.0.1:6379
     """
     from tidewheel.adapters.child_processes import port_is_free
+    from tidewheel.adapters.connections import make_event_topics
     from tidewheel.adapters.local_home import LocalHome
     from tidewheel.adapters.platform_state import PlatformState
     from tidewheel.apps.feast_clients import project_definitions, start_telling, told_line
@@ -54,6 +55,7 @@ def command(
     from tidewheel.clock import SystemClock
     from tidewheel.errors import InputError
     from tidewheel.features.load import load_features
+    from tidewheel.features.topics import project_topics
     from tidewheel.reconcile.applied import apply_project
     from tidewheel.spec.load import load_project
 
@@ -65,6 +67,7 @@ def command(
     definitions = project_definitions(home, project)
     apply_project(project, home_of=home.root)
     _connect(home, {"online_store": online_store, "event_log": event_log, "feast_registry": feast_registry})
+    make_event_topics(home, project_topics(spec))
     telling = start_telling(home, definitions)
     started = start_platform(home, project, mlflow_port)
     state: PlatformState | None = running_platform(home)
@@ -100,7 +103,12 @@ def command(
 
 def _connect(home: LocalHome, given: Mapping[str, str | None]) -> None:
     """Keep the connections that were named; the others stay as they are. Raises InputError."""
-    from tidewheel.adapters.connections import checked_online_store, read_connections, write_connections
+    from tidewheel.adapters.connections import (
+        checked_event_log,
+        checked_online_store,
+        read_connections,
+        write_connections,
+    )
     from tidewheel.apps.local_platform import running_platform
     from tidewheel.errors import InputError
 
@@ -108,6 +116,8 @@ def _connect(home: LocalHome, given: Mapping[str, str | None]) -> None:
     named = {name: url for name, url in given.items() if url is not None}
     if "online_store" in named:
         named["online_store"] = checked_online_store(named["online_store"])
+    if "event_log" in named:
+        named["event_log"] = checked_event_log(named["event_log"])
     wanted = replace(kept, **named)
     if wanted == kept:
         return
