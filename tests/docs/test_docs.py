@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import tidewheel.features
 from docs_reference import cli_reference_text, runbooks_index_text
 from tidewheel.cli.main import COMMANDS
+from tidewheel.features.load import parse_features
 from tidewheel.findings import REASONS
+from tidewheel.spec.load import load_project
 
 
 @pytest.mark.parametrize("reason", sorted(REASONS))
@@ -54,3 +58,24 @@ def test_files_that_the_map_names_exist(repository: Path):
                        (repository / "ARCHITECTURE.md").read_text())  # fmt: skip
     assert named
     assert [name for name in named if not (repository / name).exists()] == []
+
+
+def python_blocks() -> list[Any]:
+    folder = Path(__file__).parents[2] / "docs"
+    pages = sorted([*folder.glob("how-to/*.md"), *folder.glob("concepts/*.md")])
+    return [
+        pytest.param(block, id=f"{page.stem} {number}")
+        for page in pages
+        for number, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
+        if "tidewheel.features import" in block
+    ]
+
+
+@pytest.mark.parametrize("block", python_blocks())
+def test_a_features_file_in_the_docs_is_valid(repository: Path, block: str):
+    assert parse_features(block, "docs", load_project(repository / "model_templates" / "card_fraud")).names
+
+
+def test_every_word_of_a_features_file_is_shown_in_a_how_to(repository: Path):
+    text = "".join(page.read_text() for page in (repository / "docs").rglob("*.md"))
+    assert [word for word in tidewheel.features.__all__ if f"{word}(" not in text and f"@{word}" not in text] == []

@@ -128,6 +128,17 @@ def test_a_state_has_the_same_bits_however_its_events_were_cut_and_redelivered(s
         assert taken(state, whole, [(i, i + 1) for i in range(len(events))]) == at_once
 
 
+def test_numbers_of_many_digits_are_added_one_by_one_in_the_order_of_arrival():
+    drawn = np.random.default_rng(0)
+    events = arrivals([payment(int(gap), amount=float(amount)) for gap, amount in
+                       zip(drawn.integers(-50, 60, 400) * SECOND_US, drawn.normal(0, 1e6, 400), strict=True)],
+                      parse_utc("2018-04-01"))  # fmt: skip
+    for state in FEATURES.states:
+        whole = keyed(state, events)
+        at_once = taken(state, whole, [(0, 400)])
+        assert taken(state, whole, [(0, 7), (7, 150), (150, 151), (151, 400)]) == at_once
+
+
 @pytest.mark.parametrize("start_us", STARTS)
 @settings(max_examples=40, deadline=None, suppress_health_check=SLOW)
 @given(drawn=EVENTS, after=st.sampled_from([0, 1, MINUTE_US, HOUR_US, 31 * DAY_US]))
@@ -159,12 +170,12 @@ def test_values_at_or_after_the_newest_event_equal_the_oracle(start_us, drawn, a
                 assert value == want, where
 
 
-def no_own_events(view: WindowedView) -> Any:
+def no_own_events(view: WindowedView, n: int = 1) -> Any:
     from tidewheel.features.merge import OwnEvents
 
     if view.own_event == "as any":
         return None
-    return OwnEvents(np.zeros((1, 3 + len(view.state.columns)), dtype=np.int64), np.zeros(1, dtype=bool))
+    return OwnEvents(np.zeros((n, 3 + len(view.state.columns)), dtype=np.int64), np.zeros(n, dtype=bool))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=SLOW)
@@ -201,6 +212,21 @@ def test_a_busy_entity_keeps_max_events_and_a_window_with_more_is_missing():
     assert np.isnan(counts[55 * MINUTE_US])  # five events left in the hour: one too many
     assert counts[57 * MINUTE_US] == 3
     assert counts[2 * HOUR_US] == 0
+
+
+def test_a_request_older_than_what_is_kept_is_missing_and_never_a_part_of_the_value():
+    events = arrivals([payment(HOUR_US) for _ in range(24 * 9)], parse_utc("2018-04-01"))
+    newest = events[-1]["t"]
+    for name, feature, kept_us in (("exact", 1, 2 * DAY_US), ("hop", 2, 10 * MINUTE_US)):
+        view = next(view for view in FEATURES.views if view.name == name)
+        ((_, blob),) = taken(view.state, keyed(view.state, events), [(0, len(events))]).items()
+        asked = newest - np.array([0, kept_us - 1, kept_us + 3 * DAY_US])
+        values = windowed_values(view, [blob], np.zeros(3, np.int64), asked, None if view.own_event == "as any" else
+                                 no_own_events(view, 3))[:, feature]  # fmt: skip
+        hours = view.windows_us[feature] // HOUR_US
+        assert values[0] in (hours, hours + 1)
+        assert values[1] in (hours, hours + 1)
+        assert np.isnan(values[2])
 
 
 def test_a_hop_state_keeps_tiles_and_few_events_however_many_came():
