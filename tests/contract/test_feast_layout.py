@@ -87,9 +87,11 @@ class World:
         if self.url.startswith("redis"):
             features = [(of.feast_view, name) for name, _ in of.published]
             reader = PublishedReader(parse_redis_url(self.url), PROJECT, features)
-            values = reader.read(keys_of(view, entities)).values
+            found = reader.read([*keys_of(view, entities), b"nobody"])
             reader.close()
-            return values
+            assert np.isnan(found.values[-1]).all()
+            assert [time >= AT_US for (time,) in found.times_us] == [True] * len(entities) + [False]
+            return found.values[:-1]
         query = f'SELECT value FROM "{FEAST}_{of.feast_view}" WHERE entity_key = ? AND feature_name = ?'
         with sqlite3.connect(self.online_db) as connection:
             found = [

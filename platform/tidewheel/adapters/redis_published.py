@@ -23,11 +23,16 @@ READ_TIMEOUT_S = 1.0
 
 @dataclass(frozen=True)
 class PublishedRows:
-    """``values`` [n, k] in the order asked, NaN is missing; ``times_us`` [n, views] of each view's event time, -1
-    where the view knows nothing of the entity."""
+    """``values`` [n, k] in the order asked, NaN is missing."""
 
     values: NDArray[np.float64]
-    times_us: NDArray[np.int64]
+    times: Sequence[Sequence[bytes | None]]  # [n][views], as stored
+
+    @property
+    def times_us(self) -> NDArray[np.int64]:
+        """[n, views] of each view's event time, -1 where the view knows nothing of the entity."""
+        known = [[-1 if time is None else decode_time(time) for time in row] for row in self.times]
+        return np.array(known, dtype=np.int64)
 
 
 class PublishedReader:
@@ -57,9 +62,7 @@ class PublishedReader:
             values = decode_numbers(replies[0][:n])
         else:
             values = decode_numbers([value for reply in replies for value in reply[:n]])
-        times = [-1 if time is None else decode_time(time) for reply in replies for time in reply[n:]]
-        shape = len(keys), len(self.views)
-        return PublishedRows(values.reshape(len(keys), n), np.array(times, dtype=np.int64).reshape(shape))
+        return PublishedRows(values.reshape(len(keys), n), [reply[n:] for reply in replies])
 
     def close(self) -> None:
         self._servers.close()

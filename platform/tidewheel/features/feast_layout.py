@@ -24,6 +24,7 @@ Ints = NDArray[np.int64]
 _DOUBLE, _FLOAT, _INT32, _INT64, _BOOL, _TIME, _BYTES = 0x29, 0x35, 0x18, 0x20, 0x38, 0x40, 0x0A  # protobuf tags
 _VARINTS = (_INT64, _INT32, _BOOL, _TIME)
 _DOUBLES = np.dtype([("tag", "u1"), ("value", "<f8")])
+_DOUBLE_TAG = bytes([_DOUBLE])
 _NAN = struct.pack("<Bd", _DOUBLE, np.nan)
 _MASK = 2**32 - 1
 
@@ -93,12 +94,10 @@ def encode_numbers(dtype: str, values: Floats) -> list[bytes]:
 
 def decode_numbers(values: Sequence[bytes | None]) -> Floats:
     """float64 [n] of Feast's Values; NaN where there is none or it is no number."""
-    data = b"".join([value or _NAN for value in values])
-    if len(data) == 9 * len(values):
-        doubles = np.frombuffer(data, dtype=_DOUBLES)
-        # A value that begins with this tag is 9 bytes long, so the next one begins at the next 9 bytes.
-        if (doubles["tag"] == _DOUBLE).all():
-            return doubles["value"].astype(np.float64)
+    data, n = b"".join([value or _NAN for value in values]), len(values)
+    # A value that begins with this tag is 9 bytes long, so the next one begins at the next 9 bytes.
+    if len(data) == 9 * n and data[::9] == _DOUBLE_TAG * n:
+        return np.frombuffer(data, dtype=_DOUBLES)["value"].astype(np.float64)
     return np.array([_number(value) for value in values], dtype=np.float64)
 
 
