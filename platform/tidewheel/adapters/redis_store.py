@@ -36,9 +36,10 @@ from tidewheel.features.feast_layout import (
 )
 from tidewheel.features.ports import LostWrites, Progress, StateRows, Wanted
 
-READ_TIMEOUT_S = 1.0  # of up to AT_ONCE entities
-WRITE_TIMEOUT_S = 5.0
-WRITE_BYTES = 4 << 20  # on their way at once, about
+READ_TIMEOUT_S = 1.0  # of a request's entities
+FEW = 128
+WRITE_TIMEOUT_S = 5.0  # of AT_ONCE entities; of many to read, too
+WRITE_BYTES = 16 << 20  # on their way at once, about
 
 # Numbers, not strings, are compared: Lua orders strings by the server's locale. TTL is -1 where somebody keeps the
 # hash for ever, -2 where it is new.
@@ -105,7 +106,7 @@ class RedisOnlineStore:
         commands: list[Command] = [
             (b"HMGET", key + project, *fields) for keys, project, fields, _ in groups for key in keys
         ]
-        replies = self._run(commands, READ_TIMEOUT_S)
+        replies = self._run(commands, READ_TIMEOUT_S if len(commands) <= FEW else WRITE_TIMEOUT_S)
         found: list[list[bytes | None]] = [[] for _ in wanted]
         start = 0
         for keys, _, _, indexes in groups:
@@ -123,9 +124,11 @@ class RedisOnlineStore:
             stored = self._run([(b"HGET", key, mark) for key in keys], READ_TIMEOUT_S)
             self._refuse_loss(any(facts is None or _position(facts) < least for facts in stored))
         commands = _row_commands(state, rows) if len(rows.keys) else []
-        lot = max(1, min(AT_ONCE, WRITE_BYTES * len(commands) // (1 + sum(map(len, rows.blobs)))))
-        for start in range(0, len(commands), lot * 8):
-            self._run_scripts(commands[start : start + lot * 8])
+        mean_bytes = 1 + sum(map(len, rows.blobs)) // max(len(commands), 1)
+        # Several lots of AT_ONCE are packed while others are answered, where they are not too large for that.
+        lot = max(1, min(8 * AT_ONCE, WRITE_BYTES // mean_bytes))
+        for start in range(0, len(commands), lot):
+            self._run_scripts(commands[start : start + lot])
         facts = _FACTS.pack(
             progress.position, progress.watermark_us, progress.end, progress.caught_up_at_us, progress.heartbeat_us
         )
