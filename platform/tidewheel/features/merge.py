@@ -15,7 +15,7 @@ from tidewheel.features.kernel import DROPPED, parsed
 from tidewheel.features.keys import mixed
 from tidewheel.features.partials import Partial
 from tidewheel.features.record_events import ID, TIME, RecordEvents, Records
-from tidewheel.features.spans import Bools, Floats, Ints, Spans
+from tidewheel.features.spans import Bools, Floats, Ints, Singles
 from tidewheel.features.window_partials import Place, events_after, exact_partials, hop_partials
 
 
@@ -84,7 +84,7 @@ def windowed_values(
 def _with_own(view: WindowedView, partials: list[Partial], own: OwnEvents, added: Bools) -> list[Partial]:
     """Partials and the own events of those requests whose state does not have them."""
     asked = RecordEvents(own.records, view.state.integers)
-    singles = Spans(np.arange(len(added))[:, None], np.arange(1, len(added) + 1)[:, None])
+    singles = Singles(len(added))
     counted = np.append(added, False)
     merged = []
     for bound, partial in zip(view.parts, partials, strict=True):

@@ -6,7 +6,6 @@ A record is a row of 64-bit words: time (us), event id hash, filter bits with nu
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,8 @@ Records = NDArray[np.int64]
 
 TIME, ID, BITS, COLUMNS = 0, 1, 2, 3  # positions of the fields in a record
 MAX_FILTERS = 32  # as many integer columns may have null bits
+
+_MASKS = tuple(np.uint64(1 << number).view(np.int64) for number in range(64))
 
 
 def exact_names(name: str) -> tuple[str, str]:
@@ -49,7 +50,7 @@ class RecordEvents:
     def bit(self, number: int) -> Bools:
         made = self._made.get(("bit", number))
         if made is None:
-            made = self._made["bit", number] = ((self.word(BITS) >> number) & 1).view(np.int64) != 0
+            made = self._made["bit", number] = (self.word(BITS) & _MASKS[number]) != 0
         return made
 
     def values(self, column: int) -> NDArray[Any]:
@@ -80,15 +81,15 @@ class BoundEvents:
     def ids(self) -> Ints:
         return self._events.word(ID)
 
-    @cached_property
+    @property
     def values(self) -> NDArray[Any]:
         return self._events.values(_present(self._part.column))
 
-    @cached_property
+    @property
     def valid(self) -> Bools:
         return self._events.valid(_present(self._part.column))
 
-    @cached_property
+    @property
     def meets(self) -> Bools:
         return self._events.bit(_present(self._part.condition))
 

@@ -29,7 +29,7 @@ class Spans:
         self._bounds[0::2] = starts.ravel()
         self._bounds[1::2] = ends.ravel()
 
-    @cached_property
+    @property
     def lengths(self) -> Ints:
         return np.asarray(np.maximum(self.ends - self.starts, 0))
 
@@ -72,3 +72,24 @@ class Spans:
         following = np.minimum.accumulate(np.where(member, np.arange(none), none)[::-1])[::-1]
         found = following[np.minimum(self.starts, none - 1)]
         return np.where(self.filled & (found < self.ends), found, -1)
+
+
+class Singles(Spans):
+    """Runs of one row each, [n, 1]: a reduction of one value is that value, bit for bit."""
+
+    def __init__(self, n: int) -> None:
+        rows = np.arange(n + 1)
+        self.starts, self.ends = rows[:-1, None], rows[1:, None]
+
+    def count(self, member: Bools | None) -> Ints:
+        if member is None:
+            return np.ones(self.starts.shape, dtype=np.int64)
+        return member[:-1, None].astype(np.int64)
+
+    def reduce(self, ufunc: np.ufunc, values: NDArray[Any], empty: Any, dtype: Any = None) -> NDArray[Any]:
+        return values[:-1, None] if dtype is None else values[:-1, None].astype(dtype)
+
+    def last(self, member: Bools) -> Ints:
+        return np.where(member[:-1, None], self.starts, -1)
+
+    first = last
