@@ -191,5 +191,5 @@ def _near(left: Floats, right: Floats) -> NDArray[np.bool_]:
 
 
 def _matrix(table: pa.Table, names: Sequence[str]) -> Floats:
-    columns = [table[name].cast(pa.float64()).to_numpy(zero_copy_only=False) for name in names]
+    columns = [table[name].cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False) for name in names]
     return np.column_stack(columns) if columns else np.empty((table.num_rows, 0))

@@ -93,7 +93,7 @@ def check_frame(frame: TrainingFrame, what: str, start_us: int, end_us: int) -> 
 
 
 def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
-    values: NDArray[np.float64] = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    values: NDArray[np.float64] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     return values
 
 
