@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 
 from servers.mlflow import free_port
-from servers.redis import redis_server
+from servers.redis import cluster_url, redis_cluster, redis_server
 from tidewheel.adapters.connections import Connections, online_store_at
 from tidewheel.adapters.feast_folder import start_writing
 from tidewheel.adapters.redis_published import PublishedReader
@@ -107,12 +107,22 @@ def one_redis(tmp_path_factory):
         yield server
 
 
-@pytest.fixture(scope="module", params=["sqlite", "redis"])
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    with redis_cluster(tmp_path_factory.mktemp("cluster")) as nodes:
+        yield nodes
+
+
+@pytest.fixture(scope="module", params=["sqlite", "redis", "redis-cluster"])
 def world(request, tmp_path_factory) -> World:
     """A store that our code filled, and a registry as `tidewheel apply` writes it."""
     root = tmp_path_factory.mktemp(request.param)
     online_db = root / "online.db"
-    url = request.getfixturevalue("one_redis").url if request.param == "redis" else f"sqlite:{online_db}"
+    url = f"sqlite:{online_db}"
+    if request.param == "redis":
+        url = request.getfixturevalue("one_redis").url
+    elif request.param == "redis-cluster":
+        url = cluster_url(request.getfixturevalue("cluster"))
     store = online_store_at(url, online_db)
     for view in KEYS:
         blobs = [blob(view, nth) for nth in range(3)]
@@ -209,8 +219,8 @@ def test_an_entity_that_the_sdk_wrote_first_is_ours_to_write(world: World):
 
 
 def test_every_field_in_redis_is_one_that_the_layout_names(world: World, request: pytest.FixtureRequest):
-    if not world.url.startswith("redis"):
-        pytest.skip("SQLite has columns instead")
+    if not world.url.startswith("redis:"):
+        pytest.skip("SQLite has columns instead, and a cluster the same hashes")
     client = request.getfixturevalue("one_redis").client()
     (key,) = keys_of("customer", ENTITIES["customer"][:1])
     found = client.hgetall(key + FEAST.encode())
