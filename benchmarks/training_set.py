@@ -7,6 +7,7 @@ all must give equal values, which is checked. All read the same Parquet file wit
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -14,9 +15,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from benchmarks.children import alternating_children, child
 from benchmarks.lines import Line
 from benchmarks.measure import alternating
-from benchmarks.world import TEMPLATE, many_payments
+from benchmarks.windowed_set import make_payments
+from benchmarks.world import TEMPLATE, many_payments, scratch
 from tidewheel.adapters.duckdb_features import DuckDbFeatures
 from tidewheel.clock import DAY_US, HOUR_US
 from tidewheel.features.load import parse_features
@@ -24,6 +27,7 @@ from tidewheel.features.replay import compute_by_stream
 from tidewheel.spec.load import load_project
 
 SIZES = {"full": (1_000_000, 200_000, 3), "tiny": (6_000, 1_000, 1)}  # events, rows, rounds
+LARGE = {"full": (10_000_000, 1_000_000, 3), "tiny": (6_000, 1_000, 1)}  # in processes of their own
 WINDOWS = {"1h": HOUR_US, "1d": DAY_US, "7d": 7 * DAY_US, "30d": 30 * DAY_US}
 THREADS = 2
 MEMORY = "4GB"
@@ -39,6 +43,39 @@ Values = NDArray[np.float64]
 
 def run(size: str) -> list[Line]:
     """Lines for time and memory; raises AssertionError where engines disagree."""
+    return [*against_queries(size), *large(size)]
+
+
+def large(size: str) -> list[Line]:
+    """Both precisions against one UNION ALL + RANGE query, each in a process of its own."""
+    n_events, n_rows, rounds = LARGE[size]
+    folder = scratch() / f"windowed-{size}"
+    make_payments(folder, n_events, n_rows)
+    works = {
+        name: partial(child, "benchmarks.windowed_set", name, folder, folder / f"{name}.npy")
+        for name in ("exact", "frames", "hop")
+    }
+    found = alternating_children(rounds, works)
+    ours, theirs = np.load(folder / "exact.npy"), np.load(folder / "frames.npy")
+    np.testing.assert_allclose(ours, theirs, rtol=1e-9, err_msg="exact disagrees")
+    exact, hop, frames = found["exact"], found["hop"], found["frames"]
+    what = f"training set, {n_events:,} events x {n_rows:,} rows x {ours.shape[1]} features"
+    peer, equal = "one UNION ALL + RANGE query", "equal values"
+    limit = "the limit of 2 GiB"
+    return [
+        Line(f"{what}, exact: wall", peer, exact.wall_s, frames.wall_s, "s", rounds, reach=1 / 1.3, note=equal),
+        Line(f"{what}, exact: CPU", peer, exact.cpu_s, frames.cpu_s, "CPU s", rounds, reach=1 / 1.3),
+        Line(f"{what}, exact: peak memory of the process", limit, exact.peak_bytes / 2**20, 2048.0, "MiB",
+             rounds, reach=1.0, note=f"the query: {frames.peak_bytes / 2**20:,.0f}"),
+        Line(f"{what}, hop: wall", peer, hop.wall_s, frames.wall_s, "s", rounds),
+        Line(f"{what}, hop: CPU", peer, hop.cpu_s, frames.cpu_s, "CPU s", rounds),
+        Line(f"{what}, hop: peak memory of the process", peer, hop.peak_bytes / 2**20, frames.peak_bytes / 2**20, "MiB",
+             rounds),
+    ]  # fmt: skip
+
+
+def against_queries(size: str) -> list[Line]:
+    """In this process, with the inequality join and the stream engine, which a larger set would keep busy for long."""
     n_events, n_rows, rounds = SIZES[size]
     folder, payments = many_payments(n_events)
     rows = payments.slice(n_events - n_rows)

@@ -70,6 +70,8 @@ class DuckDbFeatures:
                 "preserve_insertion_order": False,
                 "autoinstall_known_extensions": False,
                 "autoload_known_extensions": False,
+                # The operating system keeps files in memory already; a second copy would only count as ours.
+                "enable_external_file_cache": False,
                 "TimeZone": "UTC",
                 # DuckDB guesses a small right side behind our filters and loops over it: 200 times slower.
                 "asof_loop_join_threshold": 0,

@@ -17,6 +17,7 @@ from tidewheel.features.events import OFFSET_COLUMN
 from tidewheel.features.sql_dialects import Dialect, quoted
 
 ASKED = "asked"  # relation of a view's rows: see sql_windows
+FOUND = "found"  # relation of what rows find in a table
 
 
 @dataclass(frozen=True)
@@ -95,30 +96,39 @@ def crowded_sql(view: WindowedView) -> str:
 ) AS counted"""
 
 
-def batch_sql(view: BatchView, dialect: Dialect, facts: RowFacts) -> str:
-    """Columns of the newest row at or before t and no older than the ttl; of equal times the last arrival."""
-    state = view.state
-    time = quoted(state.event_time)
-    columns = ", ".join(quoted(column) for column in view.columns)
+def found_sql(view: BatchView, dialect: Dialect, facts: RowFacts) -> str:
+    """Relation ``found``: row_no, keys and ``_t``, the time of the newest row at or before t, no older than the ttl.
+
+    Times alone are sorted and matched; what was found then gets its columns by a hash join. That takes half the memory
+    of an ASOF join that carries them. It is kept, because in one query DuckDB holds the parts of both at once.
+    """
     keys = ", ".join(quoted(key) for key in view.keys)
-    within = (
-        f"{time} >= {dialect.timestamp(facts.first_us - view.ttl_us)} AND {time} <= {dialect.timestamp(facts.last_us)}"
-    )
-    fields = f"{keys}, {dialect.micros(time)} AS _t, {columns}"
-    condition = f"{within} AND {of_asked_entities(state)}"
-    known = once(view).sql(dialect, fields, condition, repeated=facts.repeated)
+    times = _known(view, dialect, facts, f"{keys}, {dialect.micros(quoted(view.state.event_time))} AS _t")
+    same = " AND ".join(f"r.{quoted(key)} = e.{quoted(key)}" for key in view.keys)
+    found_keys = ", ".join(f"r.{quoted(key)}" for key in view.keys)
+    return f"""WITH times AS (
+  {times}
+)
+SELECT r.row_no, {found_keys}, e._t FROM rows r ASOF JOIN times e ON {same} AND r.t >= e._t
+WHERE e._t >= r.t - {view.ttl_us}"""
+
+
+def batch_sql(view: BatchView, dialect: Dialect, facts: RowFacts) -> str:
+    """Columns of the newest row at or before t and no older than the ttl; of equal times the last arrival. Rows
+    without one may be left out. Where the dialect has ASOF joins, ``found`` was kept before."""
+    keys = ", ".join(quoted(key) for key in view.keys)
+    columns = ", ".join(quoted(column) for column in view.columns)
+    fields = f"{keys}, {dialect.micros(quoted(view.state.event_time))} AS _t, {columns}"
+    known = _known(view, dialect, facts, fields, everyone=dialect.asof)
     if dialect.asof:
-        fresh = f"e._t >= r.t - {view.ttl_us}"
-        picked = ",\n".join(
-            f"  CASE WHEN {fresh} THEN CAST(e.{quoted(c)} AS DOUBLE) END AS {quoted(c)}" for c in view.columns
-        )
-        same = " AND ".join(f"r.{quoted(key)} = e.{quoted(key)}" for key in view.keys)
+        picked = ",\n".join(f"  CAST(e.{quoted(c)} AS DOUBLE) AS {quoted(c)}" for c in view.columns)
+        same = " AND ".join(f"e.{quoted(key)} = f.{quoted(key)}" for key in view.keys)
         return f"""WITH known AS (
   {known}
 )
-SELECT r.row_no,
+SELECT f.row_no,
 {picked}
-FROM rows r ASOF LEFT JOIN known e ON {same} AND r.t >= e._t"""
+FROM {FOUND} f JOIN known e ON {same} AND e._t = f._t"""
     values = ", ".join(f"CAST({quoted(c)} AS DOUBLE) AS c{i}" for i, c in enumerate(view.columns))
     names = ", ".join(f"c{i}" for i in range(len(view.columns)))
     nothing = ", ".join(["CAST(NULL AS DOUBLE)"] * len(view.columns))
@@ -141,6 +151,16 @@ FROM rows r ASOF LEFT JOIN known e ON {same} AND r.t >= e._t"""
 SELECT row_no,
 {picked}
 FROM carried WHERE row_no IS NOT NULL"""
+
+
+def _known(view: BatchView, dialect: Dialect, facts: RowFacts, fields: str, *, everyone: bool = False) -> str:
+    """``fields`` of the table's rows of that time, about anyone or about the entities that rows ask about."""
+    time = quoted(view.state.event_time)
+    within = (
+        f"{time} >= {dialect.timestamp(facts.first_us - view.ttl_us)} AND {time} <= {dialect.timestamp(facts.last_us)}"
+    )
+    condition = within if everyone else f"{within} AND {of_asked_entities(view.state)}"
+    return once(view).sql(dialect, fields, condition, repeated=facts.repeated)
 
 
 def _fields(names: str) -> str:

@@ -27,7 +27,17 @@ from tidewheel.features.rows import (
     with_features,
 )
 from tidewheel.features.sources import ID_HASH_COLUMN, normal_files, source_files
-from tidewheel.features.sql import ASKED, Once, RowFacts, batch_sql, crowded_sql, once, source_relation
+from tidewheel.features.sql import (
+    ASKED,
+    FOUND,
+    Once,
+    RowFacts,
+    batch_sql,
+    crowded_sql,
+    found_sql,
+    once,
+    source_relation,
+)
 from tidewheel.features.sql_dialects import Dialect, quoted
 from tidewheel.features.sql_training import TrainingQuery
 from tidewheel.features.sql_windows import apart_sql, asked_sql, framed_sql
@@ -141,7 +151,10 @@ class SqlFeatures:
         dialect, repeated = self._runner.dialect, self._sources.repeated(once(view))
         first_us, last_us = int(times_us.min()), int(times_us.max())
         if isinstance(view, BatchView):
-            yield batch_sql(view, dialect, RowFacts(first_us, last_us, repeated))
+            facts = RowFacts(first_us, last_us, repeated)
+            if dialect.asof:
+                self._runner.keep(FOUND, found_sql(view, dialect, facts))
+            yield batch_sql(view, dialect, facts)
             return
         most = 0 if view.max_events is None else _number(self._runner.query(crowded_sql(view)))
         facts = RowFacts(first_us, last_us, repeated, view.max_events is not None and most >= view.max_events)
