@@ -19,6 +19,8 @@ from tidewheel.adapters.duckdb_features import DuckDbFeatures
 from tidewheel.adapters.file_event_log import FileEventLog
 from tidewheel.adapters.local_cluster import LocalCluster
 from tidewheel.adapters.local_home import LocalHome
+from tidewheel.adapters.signing_keys import signing_key
+from tidewheel.bundle.signature import sign_bundle
 from tidewheel.clock import SystemClock
 from tidewheel.deployment.document import DeploymentDocument, Variant
 from tidewheel.features.declaration import FeatureSet, RequestView
@@ -87,6 +89,7 @@ def trained(size: str) -> TrainedWorld:
     target = folder / "bundle"
     target.mkdir()
     candidate = train_candidate(RunInput(project, features, TEMPLATE, data.frame, split, as_of_us), target)
+    sign_bundle(target, candidate.digest, signing_key(home))
     home.bundles.mkdir(parents=True)
     bundle = target.rename(home.bundles / candidate.digest)
     log = FileEventLog(home.event_log)

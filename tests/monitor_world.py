@@ -19,9 +19,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from memory.signing import KEY, trust_in
 from tidewheel.adapters.duckdb_features import DuckDbFeatures
 from tidewheel.bundle.manifest import write_manifest
 from tidewheel.bundle.reference import FeatureReference, Reference, write_reference
+from tidewheel.bundle.signature import sign_bundle
 from tidewheel.clock import FixedClock
 from tidewheel.deployment.document import DeploymentDocument, Variant
 from tidewheel.evaluation.profiles import bin_counts, decile_edges
@@ -121,6 +123,8 @@ class MonitorWorld:
             shutil.copy(TEMPLATE / name, draft / name)
         write_reference(draft, reference)
         digest = write_manifest(draft)
+        sign_bundle(draft, digest, KEY)
+        trust_in(self.root)
         draft.rename(self.paths.bundles / digest)
         variant = Variant("1", digest, {"approve": 0.0})
         document = DeploymentDocument(self.project.name, 1, "customer_id", "salt", "1", (variant,), {"1": 1.0})

@@ -42,6 +42,8 @@ REASONS: dict[str, str] = {
     "GatePassed": "The candidate passed every check of the gate",
     # what a rollout or a load says
     "DigestMismatch": "The bytes of a bundle are not those that were registered",
+    "SignatureMissing": "A bundle carries no signature, so nobody vouches for it",
+    "SignatureInvalid": "A bundle's signature is not by a trusted key over exactly these files",
     "GoldenMismatch": "A golden request did not give its recorded score",
     "ParityMismatch": "The ONNX twin and the original model disagree",
     "BundleInvalid": "A bundle lacks a file or cannot be read",

@@ -12,7 +12,7 @@ import pytest
 from memory.model_registry import MemoryRegistry
 from servers.mlflow import free_port, mlflow_server
 from tidewheel.adapters.mlflow_registry import MlflowRegistry
-from tidewheel.bundle.manifest import MANIFEST, verify, write_manifest
+from tidewheel.bundle.manifest import MANIFEST, SIGNATURE, verify, write_manifest
 from tidewheel.bundle.registry import ModelRegistry, Version
 from tidewheel.errors import ContractViolation, NotFound, Unavailable
 
@@ -121,6 +121,26 @@ def test_a_download_is_whole_and_verified_and_may_be_repeated(
     verify(target, version.digest)
     assert sorted(path.name for path in target.iterdir()) == [MANIFEST, "model.ubj", "plan.json"]
     assert [path.name for path in target.parent.iterdir()] == ["target"]
+
+
+def test_a_signature_travels_with_the_version_and_may_be_replaced(
+    registry: ModelRegistry, register: Register, name: str, tmp_path: Path
+) -> None:
+    unsigned = register(name, b"1")
+    assert registry.signature(unsigned) is None
+    (tmp_path / "bundle-1" / SIGNATURE).write_bytes(b"first")
+    assert register(name, b"1") == unsigned
+    assert registry.signature(unsigned) == b"first"
+    (tmp_path / "bundle-1" / SIGNATURE).write_bytes(b"somebody else's")
+    register(name, b"1")
+    assert registry.signature(unsigned) == b"first"
+    registry.put_signature(unsigned, b"second")
+    registry.download(unsigned, tmp_path / "target")
+    assert (tmp_path / "target" / SIGNATURE).read_bytes() == b"second"
+    verify(tmp_path / "target", unsigned.digest)
+    (tmp_path / "bundle-2").mkdir()
+    (tmp_path / "bundle-2" / SIGNATURE).write_bytes(b"with the first upload")
+    assert registry.signature(register(name, b"2")) == b"with the first upload"
 
 
 def test_a_damaged_copy_is_replaced(registry: ModelRegistry, register: Register, name: str, tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ import pytest
 
 from memory.cluster import MemoryCluster
 from memory.model_registry import MemoryRegistry
+from memory.signing import KEY, trust
 from memory.tiny import OTHER_FEATURES_PY, T0_US, write_bundle, write_project
 from tidewheel.bundle.registry import Version
+from tidewheel.bundle.signature import SigningKey, signature_of
 from tidewheel.clock import HOUR_US, FixedClock
 from tidewheel.deployment.status import VersionStatus
 from tidewheel.errors import Unavailable
@@ -21,6 +23,7 @@ from tidewheel.reconcile.controller import Controller
 from tidewheel.reconcile.head import head_from_body
 from tidewheel.serving.prediction_record import PredictionRecord, prediction_schema, record_id, to_table
 from tidewheel.serving.shipper import write_part
+from tidewheel.training.sign import sign_versions
 
 pytestmark = pytest.mark.integration
 
@@ -45,7 +48,7 @@ class World:
         self.n_parts = 0
 
     def controller(self) -> Controller:
-        return Controller(self.home, self.journal, self.registry, self.cluster, self.clock)
+        return Controller(self.home, self.journal, self.registry, self.cluster, self.clock, trust)
 
     def settle(self, rounds: int = 4) -> None:
         controller = self.controller()
@@ -103,6 +106,33 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, s
 @pytest.fixture
 def world(tmp_path: Path, bundles: dict[str, tuple[Path, str]]) -> World:
     return World(tmp_path, bundles)
+
+
+def test_a_version_that_nobody_signed_is_refused_until_somebody_does(world: World, tmp_path: Path) -> None:
+    serve_first(world)
+    (tmp_path / "unsigned").mkdir()
+    digest = write_bundle(tmp_path / "unsigned", seed=9, key=None)
+    version = world.registry.register("tiny", tmp_path / "unsigned", digest, tags={}, metrics={}, params={})
+    controller = world.controller()
+    world.registry.set_alias("tiny", "champion", version.number)
+    controller.round()
+    controller.round()
+    newest = world.journal.head("tiny")
+    assert newest is not None
+    refused = head_from_body(newest.body).refused[version.number]
+    assert (refused.reason, world.champion()) == ("SignatureMissing", "1")
+    assert "run 'tidewheel sign PROJECT'" in refused.message
+    world.registry.put_signature(version, signature_of(tmp_path / "unsigned", digest, SigningKey.make()))
+    world.clock.at_us += 11_000_000
+    controller.round()
+    assert world.champion() == "1"
+    (signed,) = sign_versions(world.registry, "tiny", [version.number], tmp_path / "elsewhere", KEY)
+    assert signed == version
+    world.clock.at_us += 11_000_000
+    controller.round()
+    controller.round()
+    controller.round()
+    assert world.champion() == version.number
 
 
 def serve_first(world: World) -> None:

@@ -23,10 +23,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from memory.signing import KEY, trust_in
 from memory.tiny import OTHER_FEATURES_PY, T0_US, caught_up, place_bundle
 from tidewheel.adapters.local_cluster import LocalCluster
 from tidewheel.adapters.local_home import LocalHome
 from tidewheel.adapters.sqlite_store import SqliteOnlineStore
+from tidewheel.bundle.signature import SigningKey, sign_bundle
 from tidewheel.clock import SystemClock
 from tidewheel.deployment.document import DeploymentDocument, Variant
 from tidewheel.deployment.status import ServerStatus
@@ -135,6 +137,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, s
 def rig(tmp_path: Path, bundles: tuple[Path, dict[str, str]]) -> Iterator[Rig]:
     home = LocalHome(tmp_path)
     shutil.copytree(bundles[0], home.bundles)
+    trust_in(home.root)
     store = SqliteOnlineStore(home.online_db)
     for digest in bundles[1].values():
         folder = home.bundles / digest
@@ -207,6 +210,24 @@ def test_wrong_bytes_are_refused_and_the_old_version_serves_on(rig: Rig) -> None
     assert rig.ask()["model_version"] == "1"
     assert rig.get("/v2/health/ready")
     assert json.loads(rig.get("/v2/models/tiny"))["parameters"]["states"]["3"]["reason"] == "DigestMismatch"
+
+
+def test_a_version_without_a_trusted_signature_is_refused_and_loads_once_it_is_signed(rig: Rig) -> None:
+    rig.deploy({"1": 1.0})
+    rig.start()
+    bundle = rig.home.bundles / rig.digests["3"]
+    for reason, prepare in (
+        ("SignatureMissing", (bundle / "model.sig").unlink),
+        ("SignatureInvalid", lambda: sign_bundle(bundle, rig.digests["3"], SigningKey.make())),
+    ):
+        prepare()
+        rig.deploy({"3": 1.0}, warm=("1",))
+        wait_for(reason, lambda reason=reason: (told := rig.status().versions.get("3")) and told.reason == reason)
+        assert rig.ask()["model_version"] == "1"
+    sign_bundle(bundle, rig.digests["3"], KEY)
+    rig.deploy({"3": 1.0}, warm=("1",))
+    rig.served()
+    assert rig.ask()["model_version"] == "3"
 
 
 def test_a_damaged_document_changes_nothing(rig: Rig) -> None:

@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from servers.mlflow import free_port, mlflow_server
 from tidewheel.adapters.local_home import LocalHome
 from tidewheel.adapters.mlflow_registry import MlflowRegistry
+from tidewheel.adapters.signing_keys import trusted_keys
 from tidewheel.bundle.loader import load_bundle
 from tidewheel.bundle.reference import read_reference
 from tidewheel.cli.main import cli
@@ -103,7 +104,8 @@ def test_a_first_version_is_registered_with_its_lineage_and_waits_for_a_person(p
     )
     registry = MlflowRegistry(mlflow_uri)
     version = registry.version(name_of(project), "1")
-    bundle = load_bundle(LocalHome.of(project).bundles / version.digest, version.digest)
+    home = LocalHome.of(project)
+    bundle = load_bundle(home.bundles / version.digest, version.digest, trusted_keys(home))
     wanted = {
         "gate": "pass",
         "tidewheel.as_of": "2026-03-09T00:00:00Z",

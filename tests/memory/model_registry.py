@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from tidewheel.bundle.manifest import verify
+from tidewheel.bundle.manifest import SIGNATURE, verify
 from tidewheel.bundle.place import place
 from tidewheel.bundle.registry import Version
 from tidewheel.errors import ContractViolation, NotFound
@@ -35,6 +35,8 @@ class MemoryRegistry:
         versions = self._versions.setdefault(name, [])
         for existing in versions:
             if existing.digest == digest:
+                if (bundle / SIGNATURE).is_file():
+                    self._files[digest].setdefault(SIGNATURE, (bundle / SIGNATURE).read_bytes())
                 return existing
         self._files[digest] = {path.name: path.read_bytes() for path in bundle.iterdir()}
         number = str(len(versions) + 1)
@@ -77,6 +79,12 @@ class MemoryRegistry:
                 (folder / name).write_bytes(data)
 
         place(target, version.digest, fill)
+
+    def signature(self, version: Version) -> bytes | None:
+        return self._files[version.digest].get(SIGNATURE)
+
+    def put_signature(self, version: Version, data: bytes) -> None:
+        self._files[version.digest][SIGNATURE] = data
 
     def corrupt(self, digest: str, name: str) -> None:
         """For tests: change one byte of a stored file."""

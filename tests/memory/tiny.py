@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from memory.signing import KEY, trust_in
 from tidewheel.bundle.files import FEATURES, MODEL_ONNX, MODEL_UBJ, PROJECT, REFERENCE, write_json
 from tidewheel.bundle.golden import GoldenRequests, write_golden
 from tidewheel.bundle.manifest import write_manifest
 from tidewheel.bundle.plan import PlannedFeature, ServingPlan, write_plan
+from tidewheel.bundle.signature import SigningKey, sign_bundle
 from tidewheel.features.load import load_features
 from tidewheel.features.ports import Progress
 from tidewheel.features.vector import model_input
@@ -82,9 +84,10 @@ def write_project(
 
 
 def write_bundle(
-    folder: Path, *, seed: int = 0, features: str = FEATURES_PY, deadline: str = "2s", wrong_golden: bool = False
-) -> str:
-    """A whole model bundle in the empty ``folder``; its digest."""
+    folder: Path, *, seed: int = 0, features: str = FEATURES_PY, deadline: str = "2s", wrong_golden: bool = False,
+    key: SigningKey | None = KEY,
+) -> str:  # fmt: skip
+    """A whole model bundle in the empty ``folder``, signed where there is a ``key``; its digest."""
     import xgboost
 
     from tidewheel.training.onnx_twin import onnx_twin
@@ -111,11 +114,15 @@ def write_bundle(
     )
     write_plan(folder, plan)
     write_json(folder / REFERENCE, {})
-    return write_manifest(folder)
+    digest = write_manifest(folder)
+    if key is not None:
+        sign_bundle(folder, digest, key)
+    return digest
 
 
 def place_bundle(bundles: Path, scratch: Path, **how: object) -> str:
-    """A bundle under its digest in ``bundles``, as the controller puts it there."""
+    """A bundle under its digest in ``bundles``, as the controller puts it there; its home trusts who signed it."""
+    trust_in(bundles.parent)
     digest = write_bundle(scratch, **how)  # type: ignore[arg-type]
     bundles.mkdir(parents=True, exist_ok=True)
     if not (bundles / digest).exists():

@@ -62,6 +62,11 @@ class LocalHome:
         return self.root / "bundles"
 
     @property
+    def keys(self) -> Path:
+        """The key that signs bundles here, and those that are trusted."""
+        return self.root / "keys"
+
+    @property
     def projects(self) -> Path:
         """Applied project code by digest."""
         return self.root / "projects"

@@ -12,13 +12,15 @@ import sys
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tidewheel.adapters.mlflow_rest import MlflowRest
 from tidewheel.bundle.files import MODEL_UBJ
-from tidewheel.bundle.manifest import MANIFEST, MAX_MANIFEST_BYTES, parse_manifest, verify
+from tidewheel.bundle.manifest import MANIFEST, MAX_MANIFEST_BYTES, SIGNATURE, parse_manifest, verify
 from tidewheel.bundle.place import place
 from tidewheel.bundle.registry import Version
+from tidewheel.bundle.signature import MAX_SIGNATURE_BYTES
 from tidewheel.clock import Clock, SystemClock
 from tidewheel.errors import Conflict, ContractViolation, NotFound
 
@@ -49,7 +51,10 @@ class MlflowRegistry:
         params: Mapping[str, str],
     ) -> Version:
         entries = verify(bundle, digest)
+        signature = bundle / SIGNATURE
         if (existing := self._with_digest(name, digest)) is not None:
+            if signature.is_file() and self.signature(existing) is None:
+                self.put_signature(existing, signature.read_bytes())
             return existing
         self._ensure_model(name)
         now_ms = self._clock.now_us() // 1000
@@ -87,7 +92,7 @@ class MlflowRegistry:
             for key, value in metrics.items()
         ]
         self._rest.post("runs/log-batch", {"run_id": run["run_id"], "params": _pairs(params), "metrics": measured})
-        for file in (*entries, MANIFEST):
+        for file in (*entries, *((SIGNATURE,) if signature.is_file() else ()), MANIFEST):
             self._rest.upload(model["artifact_uri"], f"{FOLDER}/{file}", (bundle / file).read_bytes())
         for file, text in _mlmodel_files(run["run_id"], model_id).items():
             self._rest.upload(model["artifact_uri"], file, text.encode())
@@ -153,15 +158,32 @@ class MlflowRegistry:
             )
 
         def fill(folder: Path) -> None:
-            found = self._rest.get("model-versions/get-download-uri", name=version.name, version=version.number)
-            uri = found["artifact_uri"]
+            uri = self._artifacts(version)
             self._rest.download(uri, f"{FOLDER}/{MANIFEST}", folder / MANIFEST, MAX_MANIFEST_BYTES)
             where = f"{version.name} version {version.number}"
             entries = parse_manifest((folder / MANIFEST).read_bytes(), version.digest, where)
             for file, entry in entries.items():
                 self._rest.download(uri, f"{FOLDER}/{file}", folder / file, entry.size_bytes)
+            if (signature := self.signature(version)) is not None:
+                (folder / SIGNATURE).write_bytes(signature)
 
         place(target, version.digest, fill)
+
+    def signature(self, version: Version) -> bytes | None:
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / SIGNATURE
+            try:
+                self._rest.download(self._artifacts(version), f"{FOLDER}/{SIGNATURE}", path, MAX_SIGNATURE_BYTES)
+            except NotFound:
+                return None
+            return path.read_bytes()
+
+    def put_signature(self, version: Version, data: bytes) -> None:
+        self._rest.upload(self._artifacts(version), f"{FOLDER}/{SIGNATURE}", data)
+
+    def _artifacts(self, version: Version) -> str:
+        found = self._rest.get("model-versions/get-download-uri", name=version.name, version=version.number)
+        return str(found["artifact_uri"])
 
     def _ensure_model(self, name: str) -> None:
         try:

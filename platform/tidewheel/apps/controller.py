@@ -15,6 +15,7 @@ from pathlib import Path
 from tidewheel.adapters.local_cluster import LocalCluster
 from tidewheel.adapters.local_home import LocalHome
 from tidewheel.adapters.mlflow_registry import MlflowRegistry
+from tidewheel.adapters.signing_keys import trust_of
 from tidewheel.clock import SystemClock
 from tidewheel.journal.ledger import Journal
 from tidewheel.reconcile.controller import Controller
@@ -39,7 +40,8 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     registry = MlflowRegistry(arguments.tracking_uri, timeout_s=REGISTRY_TIMEOUT_S)
-    controller = Controller(home.root, Journal(home.journal_url, clock), registry, LocalCluster(home, clock), clock)
+    journal, cluster = Journal(home.journal_url, clock), LocalCluster(home, clock)
+    controller = Controller(home.root, journal, registry, cluster, clock, trust_of(home))
     LOG.info("event=started home=%s", home.root)
     while not stopping.is_set():
         try:

@@ -10,8 +10,11 @@ from pathlib import Path
 from tidewheel.adapters.child_processes import belonging_to, is_alive, python_module, start, stop
 from tidewheel.adapters.local_home import LocalHome
 from tidewheel.adapters.platform_state import PlatformState, read_platform
+from tidewheel.adapters.signing_keys import ensure_keys, trusted_keys
+from tidewheel.bundle.signature import SignatureRefused, verify_trusted
 from tidewheel.clock import SECOND_US, Clock
-from tidewheel.errors import NotFound, Unavailable
+from tidewheel.deployment.document import document_from_json
+from tidewheel.errors import NotFound, TidewheelError, Unavailable
 
 LOOK_EVERY_S = 0.1
 START_TIMEOUT_S = 120
@@ -31,12 +34,34 @@ def start_platform(home: LocalHome, project: Path, mlflow_port: int | None) -> b
     """Start a supervisor unless one runs; returns False where one did. Does not wait for health."""
     if running_platform(home) is not None:
         return False
+    ensure_keys(home)
     port = ("--mlflow-port", str(mlflow_port)) if mlflow_port else ()
     command = python_module(
         "tidewheel.apps.supervisor", "--home", str(home.root), "--project", str(project.resolve()), *port
     )
     start(command, home=home.root, log=home.logs / "supervisor.log", with_parent=False)
     return True
+
+
+def unsigned_versions(home: LocalHome) -> dict[str, str]:
+    """Versions that a deployment document names and no trusted key signed: version to what is wrong and what to run."""
+    found: dict[str, str] = {}
+    trusted = trusted_keys(home)
+    for path in sorted(home.deployments.glob("*.json")):
+        try:
+            variants = document_from_json(path.read_bytes(), str(path)).variants
+        except TidewheelError:
+            continue  # the controller writes it again
+        for variant in variants:
+            folder = home.bundles / variant.digest
+            try:
+                if folder.is_dir():
+                    verify_trusted(folder, variant.digest, trusted)
+            except SignatureRefused as error:
+                found[variant.version] = str(error)
+            except TidewheelError:
+                continue  # a damaged copy is fetched again
+    return found
 
 
 def wait_until_running(

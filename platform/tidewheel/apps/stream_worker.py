@@ -22,8 +22,10 @@ from typing import Any
 from tidewheel.adapters.connections import open_online_store
 from tidewheel.adapters.file_event_log import FileEventLog
 from tidewheel.adapters.local_home import LocalHome
+from tidewheel.adapters.signing_keys import trusted_keys
 from tidewheel.adapters.sqlite_file import DamagedStore, set_aside
 from tidewheel.bundle.manifest import verify
+from tidewheel.bundle.signature import SignatureRefused, verify_trusted
 from tidewheel.clock import SECOND_US, Clock, SystemClock, utc_text
 from tidewheel.errors import TidewheelError, Unavailable
 from tidewheel.features.declaration import BatchView, RequestView, WindowedView
@@ -86,6 +88,7 @@ class StreamWorker:
         self._loaded: dict[Path, tuple[ModelProject, tuple[StatefulView, ...]]] = {}
         self._lakes_of: list[Path] = []
         self._refused: set[Path] = set()
+        self._unsigned: set[Path] = set()
         self._refreshed_at_us: int | None = None
         self._reported_at_us, self._n_events = clock.monotonic_us(), 0
 
@@ -135,10 +138,17 @@ class StreamWorker:
 
     def _load(self, wanted: Wanted) -> None:
         try:
-            verify(wanted.folder, wanted.digest)
+            if wanted.applied:
+                verify(wanted.folder, wanted.digest)
+            else:
+                verify_trusted(wanted.folder, wanted.digest, trusted_keys(self._home))
             project = load_project(wanted.folder)
             views = load_features(wanted.folder, project).views
             self._loaded[wanted.folder] = (project, tuple(v for v in views if not isinstance(v, RequestView)))
+        except SignatureRefused as error:  # somebody may sign it, so it is looked at again
+            if wanted.folder not in self._unsigned:
+                log_line(self._clock, "code_refused", folder=str(wanted.folder), reason=str(error))
+            self._unsigned.add(wanted.folder)
         except TidewheelError as error:
             self._refused.add(wanted.folder)
             log_line(self._clock, "code_refused", folder=str(wanted.folder), reason=str(error))

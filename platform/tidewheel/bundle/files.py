@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,13 @@ GOLDEN = "golden.json"
 REFERENCE = "reference.json"
 
 REQUIRED = (MODEL_UBJ, MODEL_ONNX, SERVING_PLAN, FEATURES, PROJECT, GOLDEN, REFERENCE)
+
+
+def require_files(names: Iterable[str], where: Path) -> None:
+    """Raises ContractViolation where a file of a model bundle is not among ``names``."""
+    present = set(names)
+    if missing := [name for name in REQUIRED if name not in present]:
+        raise ContractViolation(f"{where}: not a model bundle: {', '.join(missing)} missing")
 
 
 def write_json(path: Path, body: Any) -> None:

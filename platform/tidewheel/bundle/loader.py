@@ -1,4 +1,4 @@
-"""Loads a bundle: digest first, then the plan, the model and its golden requests.
+"""Loads a bundle: digest and signature first, then the plan, the model and its golden requests.
 
 Called by the model server and the controller. It runs no code of the project; the caller loads features.py.
 """
@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tidewheel.bundle.files import MODEL_ONNX, REQUIRED
+from tidewheel.bundle.files import MODEL_ONNX, require_files
 from tidewheel.bundle.golden import GoldenRequests, check_golden, read_golden
-from tidewheel.bundle.manifest import verify
 from tidewheel.bundle.plan import ServingPlan, read_plan
 from tidewheel.bundle.scorer import OnnxScorer
+from tidewheel.bundle.signature import TrustedKeys, verify_trusted
 from tidewheel.errors import ContractViolation
 
 
@@ -30,12 +30,10 @@ class Bundle:
     scorer: OnnxScorer
 
 
-def load_bundle(folder: Path, digest: str) -> Bundle:
+def load_bundle(folder: Path, digest: str, trusted: TrustedKeys) -> Bundle:
     """Raises ContractViolation, naming what is wrong, before anything of an unverified file was parsed."""
-    entries = verify(folder, digest)
-    missing = [name for name in REQUIRED if name not in entries]
-    if missing:
-        raise ContractViolation(f"{folder}: not a model bundle: {', '.join(missing)} missing")
+    entries = verify_trusted(folder, digest, trusted)
+    require_files(entries, folder)
     plan = read_plan(folder)
     golden = read_golden(folder, len(plan.features))
     scorer = OnnxScorer(folder / MODEL_ONNX, len(plan.features))

@@ -19,6 +19,7 @@ from tidewheel.errors import ContractViolation, InputError
 from tidewheel.whole_file import write_whole
 
 MANIFEST = "MANIFEST.json"
+SIGNATURE = "model.sig"  # over the manifest and so no part of it
 FORMAT = 1
 MAX_MANIFEST_BYTES = 1_000_000
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
@@ -40,7 +41,7 @@ def write_manifest(folder: Path) -> str:
     """
     entries: dict[str, FileEntry] = {}
     for path in sorted(folder.iterdir()):
-        if path.name == MANIFEST:
+        if path.name in (MANIFEST, SIGNATURE):
             continue
         if path.is_symlink() or not path.is_file() or not _NAME.fullmatch(path.name):
             raise InputError(f"{path}: not a plain file with a plain name; a bundle is flat and holds nothing else")
@@ -74,7 +75,7 @@ def parse_manifest(data: bytes, digest: str, where: str) -> dict[str, FileEntry]
         entries = {str(name): FileEntry(str(file["sha256"]), int(file["size"])) for name, file in body["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ContractViolation(f"{where}: {MANIFEST} cannot be read: {error!r}") from error
-    bad = [name for name in entries if not _NAME.fullmatch(name) or name == MANIFEST]
+    bad = [name for name in entries if not _NAME.fullmatch(name) or name in (MANIFEST, SIGNATURE)]
     if bad:
         raise ContractViolation(f"{where}: {MANIFEST} names a file that may not be in a bundle (got {bad[0]!r})")
     return entries
@@ -84,17 +85,19 @@ def verify(folder: Path, digest: str) -> dict[str, FileEntry]:
     """Check that ``folder`` is exactly what ``digest`` names and return its entries.
 
     Nothing but the manifest is parsed, and that only after its digest matched. Raises ContractViolation with every
-    missing, extra, linked and changed file.
+    missing, extra, linked and changed file. A signature may lie beside the files; it is not looked at here.
     """
     path = folder / MANIFEST
     try:
-        data = _read_plain(path, MAX_MANIFEST_BYTES)
+        data = read_plain(path, MAX_MANIFEST_BYTES)
     except (OSError, ContractViolation) as error:
         raise ContractViolation(f"{folder}: not a bundle: no readable {MANIFEST}") from error
     entries = parse_manifest(data, digest, str(folder))
     present = {entry.name: entry for entry in os.scandir(folder)}
     problems = [f"{name} is missing" for name in sorted(entries.keys() - present.keys())]
-    problems += [f"{name} does not belong there" for name in sorted(present.keys() - entries.keys() - {MANIFEST})]
+    problems += [
+        f"{name} does not belong there" for name in sorted(present.keys() - entries.keys() - {MANIFEST, SIGNATURE})
+    ]
     for name in sorted(entries.keys() & present.keys()):
         if not present[name].is_file(follow_symlinks=False):
             problems.append(f"{name} is not a plain file")
@@ -105,7 +108,8 @@ def verify(folder: Path, digest: str) -> dict[str, FileEntry]:
     return entries
 
 
-def _read_plain(path: Path, max_bytes: int) -> bytes:
+def read_plain(path: Path, max_bytes: int) -> bytes:
+    """A small file that is no link. Raises OSError, and ContractViolation for what is not plain or too large."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(file.fileno())

@@ -38,7 +38,8 @@ class ModelRegistry(Protocol):
     ) -> Version:
         """Idempotent by digest: a bundle that is registered already gives the version it has.
 
-        Raises ContractViolation where the folder is not the bundle the digest names.
+        The folder's signature goes with it; a registered bundle without one gets it. Raises ContractViolation where
+        the folder is not the bundle the digest names.
         """
         ...
 
@@ -67,8 +68,17 @@ class ModelRegistry(Protocol):
         ...
 
     def download(self, version: Version, target: Path) -> None:
-        """``target`` appears whole and verified, or not at all; a verified target is left as it is.
+        """``target`` appears whole and verified, or not at all; a verified target is left as it is. The signature
+        comes along as it is: who uses the bundle verifies it.
 
         Raises ContractViolation where the bytes are not those of ``version.digest``, NotFound where they are gone.
         """
+        ...
+
+    def signature(self, version: Version) -> bytes | None:
+        """The bytes of the version's ``model.sig``, None where it has none. They are nobody's word yet."""
+        ...
+
+    def put_signature(self, version: Version, data: bytes) -> None:
+        """Keep ``data`` as the version's signature, in place of one that is there."""
         ...

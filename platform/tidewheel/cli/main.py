@@ -37,6 +37,7 @@ COMMANDS: dict[str, str] = {
     "features": "Compute features for rows, by either engine",
     "train": "Train a version, pass it through the gate and register it",
     "backtest": "Train and test on moving weeks of the past",
+    "sign": "Vouch for registered versions with a key",
     "promote": "Let a version serve",
     "rollback": "Let the version before serve again",
     "predict": "Ask the model server about rows",

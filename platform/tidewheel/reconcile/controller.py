@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tidewheel.bundle.registry import CHALLENGER, CHAMPION, ModelRegistry, Version
+from tidewheel.bundle.signature import Trust
 from tidewheel.clock import Clock
 from tidewheel.deployment.document import Variant
 from tidewheel.deployment.rollout import Observations
@@ -52,10 +53,12 @@ MAX_TURNS = 12  # transitions of one project in one round; more would be a loop
 class Controller:
     """Keeps what is served equal to what aliases ask for. ``home`` is the folder of bundles, projects and the lake."""
 
-    def __init__(self, home: Path, journal: Journal, registry: ModelRegistry, cluster: Cluster, clock: Clock) -> None:
+    def __init__(
+        self, home: Path, journal: Journal, registry: ModelRegistry, cluster: Cluster, clock: Clock, trust: Trust
+    ) -> None:
         self._home, self._journal, self._registry, self._cluster = home, journal, registry, cluster
         self._clock = clock
-        self._bundles = BundleStore(home / "bundles")
+        self._bundles = BundleStore(home / "bundles", trust, clock)
         self._tallies: dict[str, RolloutTally] = {}
         self._specs: dict[str, ModelProject] = {}
         self._versions: dict[tuple[str, str], Version] = {}
@@ -124,6 +127,7 @@ class Controller:
             aliases=aliases,
             n_versions=n_versions,
             fetched=fetched,
+            signed=self._signed(head, fetched),
             document=self._cluster.read_document(name),
             server=server,
             statuses=self._cluster.server_status(name),
@@ -151,9 +155,23 @@ class Controller:
             known = head.variants.get(number)
             version = self._version(name, number, known)
             have = self._bundles.have(version) if version is not None else None
+            if version is not None and self._bundles.signature_is_due(version):
+                try:
+                    have = self._bundles.fetch(self._registry, self._registry.version(name, number))
+                except (Unavailable, NotFound) as error:
+                    self._say("registry", f"event=registry_down message={error}")
             if have is not None:
                 found[number] = have
         return found
+
+    def _signed(self, head: Head, fetched: Mapping[str, Variant | Finding]) -> frozenset[str]:
+        return frozenset(
+            version
+            for version, finding in head.refused.items()
+            if finding.reason in ("SignatureMissing", "SignatureInvalid")
+            and isinstance(have := fetched.get(version), Variant)
+            and self._bundles.is_signed_anew(have.digest)
+        )
 
     def _version(self, name: str, number: str, known: Variant | None) -> Version | None:
         if (name, number) in self._versions:

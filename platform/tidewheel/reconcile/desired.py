@@ -153,14 +153,14 @@ def _refuse(seen: Observed, version: str, finding: Finding) -> Step:
 
 
 def refusals_are_forgotten(seen: Observed) -> Step | None:
-    """A version that no alias names any more may be tried again later."""
+    """A version that no alias names any more may be tried again later; one that was signed meanwhile, at once."""
     if seen.aliases is None:
         return None
     named = set(seen.aliases.values())
-    kept = {version: finding for version, finding in seen.head.refused.items() if version in named}
+    kept = {version: finding for version, finding in seen.head.refused.items() if version in named - seen.signed}
     if len(kept) == len(seen.head.refused):
         return None
-    return Step(head=replace(seen.head, refused=kept), reason="a refused version is no longer asked for")
+    return Step(head=replace(seen.head, refused=kept), reason="a refused version is no longer asked for, or was signed")
 
 
 def rollout_advances(seen: Observed) -> Step | None:

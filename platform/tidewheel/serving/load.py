@@ -1,6 +1,7 @@
 """A bundle on disk to a version that may serve: verified, golden-checked, with the features it was trained on.
 
-Runs in a background thread of the model server. It runs features.py of the bundle, after the digest was verified.
+Runs in a background thread of the model server. It runs features.py of the bundle, after digest and signature were
+verified.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from tidewheel.bundle.loader import load_bundle
 from tidewheel.bundle.manifest import verify
+from tidewheel.bundle.signature import SignatureRefused, Trust
 from tidewheel.deployment.document import Variant
 from tidewheel.errors import ContractViolation, TidewheelError
 from tidewheel.features.load import load_features
@@ -42,18 +44,19 @@ class LoadRefused(TidewheelError):
         self.finding = finding
 
 
-def load_version(folder: Path, variant: Variant, stores: Stores) -> LoadedVersion:
-    """Raises LoadRefused with reason DigestMismatch, GoldenMismatch, BundleInvalid or LoadFailed."""
-    return _or_refused("DigestMismatch", variant, lambda: _load(folder, variant, stores))
+def load_version(folder: Path, variant: Variant, stores: Stores, trust: Trust) -> LoadedVersion:
+    """Raises LoadRefused with reason DigestMismatch, SignatureMissing, SignatureInvalid, GoldenMismatch, BundleInvalid
+    or LoadFailed."""
+    return _or_refused("DigestMismatch", variant, lambda: _load(folder, variant, stores, trust))
 
 
-def _load(folder: Path, variant: Variant, stores: Stores) -> LoadedVersion:
+def _load(folder: Path, variant: Variant, stores: Stores, trust: Trust) -> LoadedVersion:
     verify(folder, variant.digest)
-    return _or_refused("BundleInvalid", variant, lambda: _load_verified(folder, variant, stores))
+    return _or_refused("BundleInvalid", variant, lambda: _load_verified(folder, variant, stores, trust))
 
 
-def _load_verified(folder: Path, variant: Variant, stores: Stores) -> LoadedVersion:
-    bundle = load_bundle(folder, variant.digest)
+def _load_verified(folder: Path, variant: Variant, stores: Stores, trust: Trust) -> LoadedVersion:
+    bundle = load_bundle(folder, variant.digest, trust())
     project = load_project(folder)
     features = load_features(folder, project)
     if features.digest != bundle.plan.feature_digest or features.names != bundle.plan.names:
@@ -83,6 +86,8 @@ def _or_refused(reason: str, variant: Variant, load: Callable[[], LoadedVersion]
         return load()
     except LoadRefused:
         raise
+    except SignatureRefused as error:
+        raise LoadRefused(Finding(error.reason, str(error), "critical", variant.version)) from error
     except ContractViolation as error:
         found = "GoldenMismatch" if "GoldenMismatch" in str(error) else reason
         raise LoadRefused(Finding(found, str(error), "critical", variant.version)) from error

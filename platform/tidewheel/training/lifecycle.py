@@ -23,6 +23,7 @@ from tidewheel.bundle.loader import load_bundle
 from tidewheel.bundle.place import place, scratch
 from tidewheel.bundle.plan import spec_digest
 from tidewheel.bundle.registry import CHALLENGER, CHAMPION, ModelRegistry, Version
+from tidewheel.bundle.signature import SigningKey, Trust, sign_bundle
 from tidewheel.clock import utc_text
 from tidewheel.evaluation.intervals import Estimate
 from tidewheel.features.declaration import FeatureSet
@@ -51,6 +52,8 @@ class Workshop:
     sources: Mapping[str, Path]
     bundles: Path
     registry: ModelRegistry | None
+    key: SigningKey  # signs what is made
+    trust: Trust  # whose champion is believed
     on_step: Callable[[str], None] = lambda step: None
     on_features: Report | None = None
     skew: Finding | None = None  # why served values are not known to equal their recomputation
@@ -130,7 +133,9 @@ def train_version(
             for path in made.iterdir():
                 shutil.copyfile(path, target / path.name)
 
-        place(shop.bundles / candidate.digest, candidate.digest, fill)
+        placed = shop.bundles / candidate.digest
+        place(placed, candidate.digest, fill)
+    sign_bundle(placed, candidate.digest, shop.key)
     shop.on_step("register")
     trained = Trained(candidate, split, as_of_us, None, serving.number if serving else None, None, data.n_unmatched)
     if shop.registry is None:
@@ -168,7 +173,7 @@ def _scored_champion(
     assert shop.registry is not None
     folder = shop.bundles / serving.digest
     shop.registry.download(serving, folder)
-    bundle = load_bundle(folder, serving.digest)
+    bundle = load_bundle(folder, serving.digest, shop.trust())
     booster = None
     if project.training.mode == "stateful":
         import xgboost

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from memory.online_store import MemoryOnlineStore
+from memory.signing import trust
 from memory.tiny import OTHER_FEATURES_PY, T0_US, caught_up, place_bundle
 from tidewheel.deployment.document import DeploymentDocument, Variant
 from tidewheel.features.stream import no_rows
@@ -29,7 +30,7 @@ class Bench:
     def load(self, version: str) -> LoadedVersion:
         stores = Stores(self.store, self.store, self.store, LastGood())
         digest = self.digests[version]
-        loaded = load_version(self.bundles / digest, Variant(version, digest, BANDS), stores)
+        loaded = load_version(self.bundles / digest, Variant(version, digest, BANDS), stores, trust)
         for state in loaded.features.states:
             self.store.write(state, 0, no_rows(state), caught_up(T0_US))
         return loaded

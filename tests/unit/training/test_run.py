@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from memory.signing import KEY, trust
 from tidewheel.bundle.loader import load_bundle
 from tidewheel.bundle.manifest import MANIFEST, write_manifest
 from tidewheel.bundle.parity import parity
 from tidewheel.bundle.reference import read_reference
 from tidewheel.bundle.scorer import OnnxScorer
+from tidewheel.bundle.signature import sign_bundle
 from tidewheel.clock import DAY_US
 from tidewheel.errors import ContractViolation, InputError
 from tidewheel.features.load import load_features
@@ -78,13 +80,22 @@ def given(folder: Path) -> RunInput:
 @pytest.fixture(scope="module")
 def made(given: RunInput, tmp_path_factory: pytest.TempPathFactory) -> tuple[Candidate, Path]:
     target = tmp_path_factory.mktemp("bundle")
-    return train_candidate(given, target), target
+    candidate = train_candidate(given, target)
+    sign_bundle(target, candidate.digest, KEY)
+    return candidate, target
+
+
+def signed(folder: Path) -> str:
+    """The digest of a folder as it is now, with a trusted signature."""
+    digest = write_manifest(folder)
+    sign_bundle(folder, digest, KEY)
+    return digest
 
 
 def test_a_candidate_is_a_bundle_that_loads_and_scores(given: RunInput, made: tuple[Candidate, Path]) -> None:
     candidate, target = made
     assert candidate.gate.reasons == ("GatePassed",)
-    bundle = load_bundle(target, candidate.digest)
+    bundle = load_bundle(target, candidate.digest, trust())
     assert bundle.plan.names == ("n_1d", "usual_1d")
     assert bundle.plan.feature_digest == given.features.digest
     assert bundle.plan.decision == {"approve": 0.0, "decline": 0.5}
@@ -111,7 +122,7 @@ def test_one_changed_byte_of_a_bundle_is_not_loaded(made: tuple[Candidate, Path]
     data = (copy / "model.onnx").read_bytes()
     (copy / "model.onnx").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(ContractViolation, match=r"model\.onnx was changed"):
-        load_bundle(copy, made[0].digest)
+        load_bundle(copy, made[0].digest, trust())
 
 
 def test_a_model_that_does_not_give_its_golden_scores_is_not_loaded(
@@ -123,7 +134,7 @@ def test_a_model_that_does_not_give_its_golden_scores_is_not_loaded(
     (copy / "model.onnx").write_bytes(onnx_twin(other))
     (copy / MANIFEST).unlink()
     with pytest.raises(ContractViolation, match="GoldenMismatch: 50 of 50 golden requests differ"):
-        load_bundle(copy, write_manifest(copy))
+        load_bundle(copy, signed(copy), trust())
 
 
 def test_a_bundle_without_a_needed_file_is_not_loaded(made: tuple[Candidate, Path], tmp_path: Path) -> None:
@@ -132,7 +143,7 @@ def test_a_bundle_without_a_needed_file_is_not_loaded(made: tuple[Candidate, Pat
     (copy / "golden.json").unlink()
     (copy / MANIFEST).unlink()
     with pytest.raises(ContractViolation, match=r"not a model bundle: golden\.json missing"):
-        load_bundle(copy, write_manifest(copy))
+        load_bundle(copy, signed(copy), trust())
 
 
 def test_a_champion_that_knows_the_answers_is_not_replaced(given: RunInput, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tidewheel.adapters.local_home import LocalHome
+from tidewheel.adapters.signing_keys import trust_of
 from tidewheel.clock import SECOND_US, Clock
 from tidewheel.deployment.document import DeploymentDocument, Variant, document_from_json
 from tidewheel.deployment.status import VersionStatus
@@ -37,6 +38,7 @@ class Versions:
     ) -> None:
         self._home, self._project, self._stores, self._clock = home, project, stores, clock
         self._changed = changed
+        self._trust = trust_of(home)
         self._path = home.deployments / f"{project}.json"
         self._seen: tuple[int, int, int] | None = None
         self._wanted: DeploymentDocument | None = None
@@ -111,7 +113,7 @@ class Versions:
     async def _load(self, key: Key, variant: Variant, folder: Path) -> None:
         loop = asyncio.get_running_loop()
         try:
-            loaded = await loop.run_in_executor(self._loader, load_version, folder, variant, self._stores)
+            loaded = await loop.run_in_executor(self._loader, load_version, folder, variant, self._stores, self._trust)
         except LoadRefused as error:
             LOG.warning("event=version_refused version=%s reason=%s message=%s", *key[:1], error.finding.reason, error)
             self._failed[key] = (error.finding, self._clock.monotonic_us() + RETRY_AFTER_US)

@@ -117,8 +117,9 @@ def _newest_us(home: LocalHome, folder: Path, spec: ModelProject) -> int:
 
 def _champion(home: LocalHome, spec: ModelProject) -> Champion | None:
     """The version that the deployment document says serves, from its verified bundle; None before the first."""
-    from tidewheel.bundle.manifest import verify
+    from tidewheel.adapters.signing_keys import trusted_keys
     from tidewheel.bundle.reference import read_reference
+    from tidewheel.bundle.signature import verify_trusted
     from tidewheel.deployment.document import document_from_json
     from tidewheel.features.load import load_features
     from tidewheel.monitoring.gather import Champion
@@ -135,7 +136,7 @@ def _champion(home: LocalHome, spec: ModelProject) -> Champion | None:
     folder = home.bundles / digest
     if not folder.is_dir():
         raise NotFound(f"{folder}: the bundle of version {document.champion} is not here; is a model server running?")
-    verify(folder, digest)
+    verify_trusted(folder, digest, trusted_keys(home))
     features = load_features(folder, load_project(folder))
     return Champion(document.champion, digest, features, read_reference(folder))
 

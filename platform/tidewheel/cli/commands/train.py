@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 @as_of_option
 @click.option("--if-needed", is_flag=True, help="Ask the retrain policy first; its decision is recorded either way.")
 @click.option("--decision", "decision_id", metavar="ID", help="Carry out an approved decision to retrain, once.")
+@click.option(
+    "--signing-key",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Private key (PEM) that signs the bundle; TIDEWHEEL_SIGNING_KEY_FILE or the home's by default.",
+)
 @click.option("--register/--no-register", default=True, show_default=True, help="Register the version in MLflow.")
 @click.option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", show_envvar=True, metavar="URI",
               help="MLflow's address; the running platform's by default.")  # fmt: skip
@@ -35,6 +41,7 @@ def command(
     as_of_us: int | None,
     if_needed: bool,
     decision_id: str | None,
+    signing_key: Path | None,
     register: bool,
     tracking_uri: str | None,
     output: Output,
@@ -72,7 +79,7 @@ def command(
         if record.state != "approved":
             return _tell_decision(record, project, output)
         at_us = max(at_us, record.as_of_us)
-    result = _train(home, code, spec, at_us, record, register, tracking_uri, output)
+    result = _train(home, code, spec, at_us, record, signing_key, register, tracking_uri, output)
     if record is not None:
         done = journal.mark_executed(record.id, result, project=spec.name)
         result = {**(done.result or result), "decision": _decision_json(done)}
@@ -122,7 +129,9 @@ def _asked(journal: Journal, home: LocalHome, spec: ModelProject, at_us: int) ->
 
 def _champion_times(home: LocalHome, name: str) -> tuple[int | None, int | None]:
     """As-of time of the training of what serves, and the end of its newest data; None where nothing serves."""
+    from tidewheel.adapters.signing_keys import trusted_keys
     from tidewheel.bundle.plan import read_plan
+    from tidewheel.bundle.signature import verify_trusted
     from tidewheel.deployment.document import document_from_json
 
     path = home.deployments / f"{name}.json"
@@ -132,6 +141,7 @@ def _champion_times(home: LocalHome, name: str) -> tuple[int | None, int | None]
     digest = next((v.digest for v in document.variants if v.version == document.champion), None)
     if digest is None or not (home.bundles / digest).is_dir():
         return None, None
+    verify_trusted(home.bundles / digest, digest, trusted_keys(home))
     trained = read_plan(home.bundles / digest).trained
     return int(trained["as_of_us"]), int(trained["holdout"]["end_us"])
 
@@ -154,11 +164,13 @@ def _train(
     spec: ModelProject,
     at_us: int,
     record: DecisionRecord | None,
+    key_file: Path | None,
     register: bool,
     tracking_uri: str | None,
     output: Output,
 ) -> dict[str, Any]:
     from tidewheel.adapters.duckdb_features import DuckDbFeatures
+    from tidewheel.adapters.signing_keys import signing_key, trust_of
     from tidewheel.features.lake import source_paths
     from tidewheel.features.load import load_features
     from tidewheel.training.lifecycle import N_STEPS, Workshop, resumed, train_version
@@ -167,12 +179,15 @@ def _train(
     if record is not None and registry is not None and (made := resumed(spec, registry, record.id)) is not None:
         return made
     features = load_features(folder, spec)
+    key = signing_key(home, key_file)
     with output.progress("train", total=N_STEPS) as step:
         shop = Workshop(
             engine=DuckDbFeatures(),
             sources=source_paths(home.lake, spec),
             bundles=home.bundles,
             registry=registry,
+            key=key,
+            trust=trust_of(home),
             on_step=lambda name: step.advance(1, name),
             on_features=lambda done, total: step.advance(0, f"features: view {done} of {total}"),
             skew=_skew(home, spec, at_us),

@@ -50,8 +50,9 @@ def command(
     from tidewheel.adapters.connections import make_event_topics
     from tidewheel.adapters.local_home import LocalHome
     from tidewheel.adapters.platform_state import PlatformState
+    from tidewheel.adapters.signing_keys import ensure_keys
     from tidewheel.apps.feast_clients import project_definitions, start_telling, told_line
-    from tidewheel.apps.local_platform import running_platform, start_platform, wait_until_running
+    from tidewheel.apps.local_platform import running_platform, start_platform, unsigned_versions, wait_until_running
     from tidewheel.clock import SystemClock
     from tidewheel.errors import InputError
     from tidewheel.features.load import load_features
@@ -64,6 +65,8 @@ def command(
     home = LocalHome.of(project)
     if mlflow_port is not None and running_platform(home) is None and not port_is_free(mlflow_port):
         raise InputError(f"port {mlflow_port} is in use; choose another with --mlflow-port or leave it out")
+    ensure_keys(home)
+    unsigned = unsigned_versions(home)
     definitions = project_definitions(home, project)
     apply_project(project, home_of=home.root)
     _connect(home, {"online_store": online_store, "event_log": event_log, "feast_registry": feast_registry})
@@ -88,6 +91,8 @@ def command(
     def render(console: Console) -> None:
         word = "started" if started else "already running"
         console.print(f"[green]{word}[/]: {spec.name}, state in {home.root}")
+        for version, why in unsigned.items():
+            console.print(f"[yellow]version {version} cannot serve[/]: {why}")
         if state is None:
             return
         rows = [(name, p.state, p.pid, p.port, p.log) for name, p in state.processes.items()]
@@ -97,7 +102,10 @@ def command(
             console.print(line)
 
     body = state.to_json() if state is not None else {"state": "starting"}
-    output.result({"project": spec.name, "started": started, "home": home.root, "feast": told, **body}, render)
+    output.result(
+        {"project": spec.name, "started": started, "home": home.root, "feast": told, "unsigned": unsigned, **body},
+        render,
+    )
     return 0
 
 
