@@ -89,6 +89,8 @@ class Coalescer:
         assert self._loop is not None
         serving = snapshot.champion.project.serving
         deadline_us = serving.deadline_us
+        if request.timeout_us is not None and request.timeout_us < deadline_us:
+            deadline_us = request.timeout_us
         late = serving.fallback is None and (self._waiting_rows + request.n_rows) * self._row_us > deadline_us
         if self._waiting_rows and (self._waiting_rows >= MAX_WAITING_ROWS or late):
             raise Overloaded(f"{self._waiting_rows} rows wait already; try again later")
@@ -169,7 +171,7 @@ class Coalescer:
     def _process(self, taken: Sequence[_Pending], late: str | None, *, claimed: bool) -> list[_Outcome]:
         """Answer, claim, log, in this order: a record is written for each reply that goes out, before it does."""
         outcome: list[_Outcome] = []
-        for snapshot, group in _by_snapshot(taken):
+        for snapshot, group in _groups(taken):
             answered = answer(make_batch(snapshot, [pending.request for pending in group]), late)
             ours = [claimed or pending.claim() for pending in group]
             written = records(answered, ours, self._clock)
@@ -209,10 +211,12 @@ class Coalescer:
                 pending.future.set_exception(reply)
 
 
-def _by_snapshot(taken: Sequence[_Pending]) -> list[tuple[Snapshot, list[_Pending]]]:
-    groups: dict[int, tuple[Snapshot, list[_Pending]]] = {}
+def _groups(taken: Sequence[_Pending]) -> list[tuple[Snapshot, list[_Pending]]]:
+    """What one batch may hold: a snapshot's requests that are read for, or vectors of one of its versions."""
+    groups: dict[tuple[int, str | None], tuple[Snapshot, list[_Pending]]] = {}
     for pending in taken:
-        groups.setdefault(id(pending.snapshot), (pending.snapshot, []))[1].append(pending)
+        of = None if pending.request.vectors is None else pending.request.pinned
+        groups.setdefault((id(pending.snapshot), of), (pending.snapshot, []))[1].append(pending)
     return list(groups.values())
 
 

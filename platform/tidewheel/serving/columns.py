@@ -16,11 +16,13 @@ from tidewheel.serving.request import BadRequest
 Role = Literal["key", "event_time", "event_id", "column"]
 
 _INT_BOUNDS = {"int64": 2**63, "int32": 2**31}
+_INT_DATATYPES = ("INT64", "INT32", "INT16", "INT8", "UINT64", "UINT32", "UINT16", "UINT8")
+FLOAT_DATATYPES = ("FP64", "FP32", "FP16", "BF16", *_INT_DATATYPES)
 _OIP_KINDS = {
-    "int64": ("INT64", "INT32", "INT16", "INT8", "UINT64", "UINT32", "UINT16", "UINT8"),
-    "int32": ("INT64", "INT32", "INT16", "INT8", "UINT64", "UINT32", "UINT16", "UINT8"),
-    "float64": ("FP64", "FP32", "FP16", "INT64", "INT32", "INT16", "INT8", "UINT64", "UINT32", "UINT16", "UINT8"),
-    "float32": ("FP64", "FP32", "FP16", "INT64", "INT32", "INT16", "INT8", "UINT64", "UINT32", "UINT16", "UINT8"),
+    "int64": _INT_DATATYPES,
+    "int32": _INT_DATATYPES,
+    "float64": FLOAT_DATATYPES,
+    "float32": FLOAT_DATATYPES,
     "bool": ("BOOL",),
     "string": ("BYTES",),
     "time": ("INT64", "UINT64", "BYTES"),
@@ -176,3 +178,17 @@ def _array(values: list[Any], kind: str) -> NDArray[Any]:
         return np.array(values, dtype=np.bool_ if kind == "bool" else np.int64)
     made = np.array(values, dtype=np.float64)  # None becomes NaN
     return made.astype(np.float32).astype(np.float64) if kind == "float32" else made
+
+
+@dataclass(frozen=True, eq=False)
+class Accepted:
+    """What callers may send: the request's columns, or the ``features`` of ``version`` in its order."""
+
+    columns: RequestColumns
+    version: str = ""
+    features: tuple[str, ...] = ()
+
+    @cached_property
+    def only_features(self) -> frozenset[str]:
+        """Features whose name is no request column's."""
+        return frozenset(self.features) - self.columns.by_name.keys()

@@ -23,6 +23,7 @@ from tidewheel.serving.snapshot import LoadedVersion, Snapshot
 
 Columns = dict[str, NDArray[Any]]
 MODEL_FAILED = "ModelFailed"
+VECTOR_ROLE = "vector"
 
 
 @dataclass(slots=True, eq=False)
@@ -42,13 +43,15 @@ class RowResult:
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Several requests as arrays. ``units`` are the rollout unit's keys as text."""
+    """Several requests as arrays. ``units`` are the rollout unit's keys as text; ``vectors`` [n, k] are there where
+    callers sent the features, in which case all requests are pinned to one version."""
 
     snapshot: Snapshot
     requests: Sequence[PredictRequest]
     columns: Columns
     t_us: NDArray[np.int64]
     units: list[str]
+    vectors: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +64,7 @@ class Answered:
 
 
 def make_batch(snapshot: Snapshot, requests: Sequence[PredictRequest]) -> Batch:
-    """All rows of ``requests`` in one set of arrays, as feature readers take them."""
+    """All rows of ``requests`` in one set of arrays, as feature readers take them. Either all have vectors or none."""
     columns, counts = snapshot.columns, [request.n_rows for request in requests]
     arrays = columns.arrays([request.columns for request in requests], counts)
     event_ids = np.empty(sum(counts), dtype=object)
@@ -69,12 +72,23 @@ def make_batch(snapshot: Snapshot, requests: Sequence[PredictRequest]) -> Batch:
     arrays[columns.event_id] = event_ids
     t_us = np.array([at_us for request in requests for at_us in request.t_us], dtype=np.int64)
     unit_key = snapshot.document.unit_key
+    given = [request.vectors for request in requests if request.vectors is not None]
+    if given:
+        units = [unit for request in requests for unit in _units_if_any(request, unit_key)]
+        return Batch(snapshot, requests, arrays, t_us, units, np.concatenate(given))
     units = [str(unit) for unit in arrays[unit_key].tolist()] if unit_key in arrays else [""] * len(t_us)
     return Batch(snapshot, requests, arrays, t_us, units)
 
 
+def _units_if_any(request: PredictRequest, unit_key: str) -> list[str]:
+    units = request.columns.get(unit_key) or [None] * request.n_rows
+    return ["" if unit is None else str(unit) for unit in units]
+
+
 def answer(batch: Batch, late: str | None = None) -> Answered:
     """Score every row. ``late`` is a reason to go straight to the ladder: fresh features are not waited for."""
+    if batch.vectors is not None:
+        return _answer_vectors(batch, batch.vectors)
     rows: list[RowResult | None] = [None] * len(batch.t_us)
     failed_rows: dict[int, TidewheelError] = {}
     for version, picked in _groups(batch):
@@ -89,6 +103,26 @@ def answer(batch: Batch, late: str | None = None) -> Answered:
         for row, result in zip(picked, results, strict=True):
             rows[row] = result
     return Answered(batch, rows, _failed_requests(batch, failed_rows))
+
+
+def _answer_vectors(batch: Batch, sent: NDArray[np.float64]) -> Answered:
+    """Score the vectors that callers sent; what they left out is the feature's default, as if it had been read."""
+    version = batch.snapshot.versions[batch.requests[0].pinned or ""]
+    defaults = np.array([np.nan if default is None else default for default in version.features.defaults])
+    values = np.where(np.isnan(sent), defaults, sent)
+    scores = safe_scores(version, values)
+    if scores is None and version.ladder.fallback is None:
+        failure = Unavailable("the model cannot score and the project declares no serving.fallback")
+        return Answered(batch, [None] * len(values), dict.fromkeys(range(len(batch.requests)), failure))
+    if scores is None:
+        unscored = [_unscored(version, values, row, (MODEL_FAILED,), VECTOR_ROLE) for row in range(len(values))]
+        return Answered(batch, list(unscored), {})
+    decisions, name = version.bands.decide(scores), version.version
+    rows: list[RowResult | None] = [
+        RowResult(version, score, decision, name, VECTOR_ROLE, (), vector)
+        for score, decision, vector in zip(scores.tolist(), decisions, values, strict=True)
+    ]
+    return Answered(batch, rows, {})
 
 
 def _failed_requests(batch: Batch, failed_rows: dict[int, TidewheelError]) -> dict[int, TidewheelError]:
@@ -171,13 +205,17 @@ def safe_scores(version: LoadedVersion, values: NDArray[np.float64]) -> NDArray[
 
 
 def _unscored(
-    version: LoadedVersion, values: NDArray[np.float64] | None, row: int, causes: tuple[str, ...]
+    version: LoadedVersion,
+    values: NDArray[np.float64] | None,
+    row: int,
+    causes: tuple[str, ...],
+    role: str = "fallback",
 ) -> RowResult:
     score, decision, reason = version.ladder.without_model(values, row)
     if decision is None:
         decision = version.bands.decide(np.array([score]))[0]
     vector = values[row] if values is not None else None
-    return RowResult(version, score, decision, "", "fallback", (*causes, reason), vector)
+    return RowResult(version, score, decision, "", role, (*causes, reason), vector)
 
 
 def replies(answered: Answered) -> list[PredictReply | TidewheelError]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tidewheel.errors import InputError, TidewheelError
 
 
@@ -29,7 +32,8 @@ class PredictRequest:
     """Rows to decide about. ``columns`` holds keys and request columns, each a list of n values, None where missing.
 
     ``t_us`` is the event time of each row; ``arrived_us`` is monotonic, the first byte's time. ``pinned`` is the
-    version the caller asked for, None for whoever serves the unit.
+    version the caller asked for, None for whoever serves the unit. ``timeout_us`` is how long the caller waits, where
+    it said so. ``vectors`` [n, k] are the pinned version's features where the caller sent them: nothing is read then.
     """
 
     request_id: str
@@ -39,6 +43,8 @@ class PredictRequest:
     t_us: list[int]
     arrived_us: int
     pinned: str | None = None
+    timeout_us: int | None = None
+    vectors: NDArray[np.float64] | None = None
 
     def row_id(self, row: int) -> str:
         """Id of one row: the request's own where it has one row."""

@@ -42,8 +42,8 @@ class ShadowScorer:
         self._thread.start()
 
     def offer(self, answered: Answered) -> None:
-        """Queue a batch if its document has shadows; never blocks."""
-        if not answered.batch.snapshot.document.shadow:
+        """Queue a batch if its document has shadows and it was read for; never blocks."""
+        if not answered.batch.snapshot.document.shadow or answered.batch.vectors is not None:
             return
         try:
             self._queue.put_nowait(answered)

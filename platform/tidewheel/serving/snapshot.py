@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from tidewheel.deployment.document import DeploymentDocument
 from tidewheel.features.declaration import FeatureSet
 from tidewheel.features.reader import FeatureRows
-from tidewheel.serving.columns import RequestColumns
+from tidewheel.serving.columns import Accepted, RequestColumns
 from tidewheel.serving.decide import DecisionBands
 from tidewheel.serving.ladder import Ladder
 from tidewheel.serving.last_good import RememberingStore
@@ -75,6 +76,11 @@ class Snapshot:
     def champion(self) -> LoadedVersion:
         assert self.document.champion is not None
         return self.versions[self.document.champion]
+
+    @cached_property
+    def accepted(self) -> Mapping[str, Accepted]:
+        """What a caller may send, by the version that is asked."""
+        return {name: Accepted(self.columns, name, version.features.names) for name, version in self.versions.items()}
 
     def role(self, version: str) -> str:
         """Role of a row that a caller saw."""

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from memory.tiny import T0_US
@@ -163,4 +164,35 @@ def test_a_lone_request_that_met_a_busy_machine_hardly_moves_the_estimate(rig: R
         assert rig.coalescer._row_us - before < 1_000
 
     asyncio.run(story())
+    rig.coalescer.stop()
+
+
+def test_a_callers_patience_counts_where_it_is_shorter_than_the_deadline(rig: Rig) -> None:
+    async def story() -> None:
+        rig.coalescer.start(asyncio.get_running_loop())
+        request = PredictRequest("r", 1, {"customer_id": [7]}, ["e"], [T0_US], CLOCK.monotonic_us(), timeout_us=50_000)
+        assert (await rig.coalescer.submit(request, rig.snapshot)).reasons == [("FeaturesLate", "FeatureDefaults")]
+        rig.reader.gate.set()
+        while rig.coalescer._busy:
+            await asyncio.sleep(0.001)
+
+    asyncio.run(story())
+    rig.coalescer.stop()
+
+
+def test_sent_vectors_and_rows_to_read_for_wait_together_and_are_answered_apart(rig: Rig) -> None:
+    async def story() -> None:
+        rig.coalescer.start(asyncio.get_running_loop())
+        first = rig.submit(0)
+        while not rig.reader.reads:
+            await asyncio.sleep(0)
+        vector = np.array([[1.0, 50.0, 0.05]])
+        sent = PredictRequest("v", 1, {}, ["e"], [T0_US], CLOCK.monotonic_us(), "1", vectors=vector)
+        waiting = [rig.submit(1), rig.coalescer.submit(sent, rig.snapshot), rig.submit(2)]
+        rig.reader.gate.set()
+        assert [reply.versions for reply in await asyncio.gather(first, *waiting)] == [["1"]] * 4
+
+    asyncio.run(story())
+    assert rig.reader.reads == [1, 2]
+    assert rig.logged() == ["r0", "r1", "r2", "v"]
     rig.coalescer.stop()

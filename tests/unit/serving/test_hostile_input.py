@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,11 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tidewheel.clock import FixedClock
-from tidewheel.serving.columns import RequestColumns
-from tidewheel.serving.oip import decode_request, encode_reply
+from tidewheel.serving.columns import Accepted, RequestColumns
 from tidewheel.serving.prediction_record import decode_frames, encode_frames, prediction_schema, to_table
 from tidewheel.serving.predictor import answer, make_batch, records, replies
-from tidewheel.serving.request import BadRequest, PredictReply
+from tidewheel.serving.protocols import oip, v1
+from tidewheel.serving.protocols.assemble import Call
+from tidewheel.serving.request import BadRequest, PredictReply, PredictRequest
 from tidewheel.serving.snapshot import Snapshot
 from unit.serving.conftest import Bench
 
@@ -26,8 +28,10 @@ SCALARS = st.one_of(
     st.text(max_size=20),
     st.sampled_from(["9999-12-31T23:59:59-14:00", "0001-01-01", "2020-09-13T12:26:40Z", 1_600_000_000_000_000, 7]),
 )
-NAMES = st.sampled_from(["customer_id", "amount", "channel", "paid_at", "payment_id", "event_time", "junk"])
-KINDS = st.sampled_from(["INT64", "FP64", "BYTES", "BOOL", "UINT8", "nonsense"])
+NAMES = st.sampled_from(
+    ["customer_id", "amount", "channel", "paid_at", "payment_id", "event_time", "junk", "features", "large"]
+)
+KINDS = st.sampled_from(["INT64", "FP64", "FP32", "FP16", "BF16", "BYTES", "BOOL", "UINT8", "nonsense"])
 
 
 @st.composite
@@ -45,22 +49,53 @@ def snapshot(bench: Bench) -> Snapshot:
     return bench.snapshot(bench.load("1"), weights={"1": 1.0})
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(tensors(), max_size=4), st.booleans())
-def test_a_request_is_answered_or_refused(snapshot: Snapshot, inputs: list[dict[str, Any]], with_key: bool) -> None:
-    body = json.dumps({"inputs": [HEALTHY, *inputs] if with_key else inputs}).encode()
+CALL = Call("n", 1_600_000_000_000_000, 0)
+
+
+def answered_or_refused(snapshot: Snapshot, decode: Callable[[], tuple[PredictRequest, Any]]) -> None:
     try:
-        request = decode_request(body, snapshot.columns, new_id="n", now_us=1_600_000_000_000_000, arrived_us=0)
+        request, form = decode()
     except BadRequest:
         return
     answered = answer(make_batch(snapshot, [request]))
     (reply,) = replies(answered)
     assert isinstance(reply, PredictReply)
-    json.loads(encode_reply("tiny", request.request_id, reply))
+    if isinstance(form, str):
+        json.loads(v1.encode_reply(request.request_id, reply, form))
+    else:
+        json.loads(oip.encode_reply("tiny", request.request_id, reply, form)[0])
     made = records(answered, [True], FixedClock())
     back, _ = decode_frames(encode_frames(made))
     assert len(back) == request.n_rows
     to_table(back, prediction_schema(snapshot.columns.logged, "paid_at", "payment_id"))
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(tensors(), max_size=4), st.booleans())
+def test_a_request_is_answered_or_refused(snapshot: Snapshot, inputs: list[dict[str, Any]], with_key: bool) -> None:
+    body = json.dumps({"inputs": [HEALTHY, *inputs] if with_key else inputs}).encode()
+    answered_or_refused(snapshot, lambda: oip.decode_request(body, snapshot.accepted["1"], CALL))
+
+
+ROWS = st.dictionaries(NAMES, SCALARS, max_size=4).map(lambda row: {"customer_id": 7, **row})
+VECTORS = st.lists(SCALARS, min_size=2, max_size=4)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(ROWS | VECTORS | SCALARS, max_size=3))
+def test_rows_of_the_v1_protocol_are_answered_or_refused(snapshot: Snapshot, instances: list[Any]) -> None:
+    body = json.dumps({"instances": instances}).encode()
+    answered_or_refused(snapshot, lambda: v1.decode_request(body, snapshot.accepted["1"], CALL))
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(tensors(), st.integers(-1, 20) | st.booleans(), st.binary(max_size=20), st.integers(-3, 3))
+def test_binary_tensors_are_answered_or_refused(
+    snapshot: Snapshot, tensor: dict[str, Any], size: int, raw: bytes, lie: int
+) -> None:
+    del tensor["data"]
+    head = json.dumps({"inputs": [HEALTHY, {**tensor, "parameters": {"binary_data_size": size}}]}).encode()
+    answered_or_refused(snapshot, lambda: oip.decode_request(head + raw, snapshot.accepted["1"], CALL, len(head) + lie))
 
 
 COLUMNS = RequestColumns({"customer_id": "int64"}, "paid_at", "payment_id", {"amount": "float64"}, ("customer_id",))
@@ -70,4 +105,6 @@ COLUMNS = RequestColumns({"customer_id": "int64"}, "paid_at", "payment_id", {"am
 @given(st.binary(max_size=200))
 def test_random_bytes_are_no_request(body: bytes) -> None:
     with pytest.raises(BadRequest):
-        decode_request(body, COLUMNS, new_id="n", now_us=0, arrived_us=0)
+        oip.decode_request(body, Accepted(COLUMNS), CALL)
+    with pytest.raises(BadRequest):
+        v1.decode_request(body, Accepted(COLUMNS), CALL)

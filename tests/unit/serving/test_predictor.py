@@ -197,3 +197,42 @@ def test_a_failing_shadow_is_logged_as_degraded(bench: Bench, change: dict[str, 
     snapshot = bench.snapshot(bench.load("1"), shadow, weights={"1": 1.0}, shadow=("2",))
     (made,) = shadow_records(ask(snapshot, request([7])), FixedClock())
     assert (made.degraded, made.reasons, made.score) == (True, (reason,), None)
+
+
+def vector_request(*vectors: list[float], pinned: str = "1", **columns: list[Any]) -> PredictRequest:
+    n = len(vectors)
+    sent = np.array(vectors, dtype=float)
+    return PredictRequest("v", n, columns, [f"e{i}" for i in range(n)], [T0_US] * n, 0, pinned, vectors=sent)
+
+
+def test_a_vector_that_was_read_scores_the_same_when_it_is_sent(bench: Bench) -> None:
+    version = bench.load("1")
+    snapshot = bench.snapshot(version, weights={"1": 1.0})
+    read = ask(snapshot, request([7, 8], 290.0))
+    sent = [result.values.tolist() for result in read.rows if result is not None and result.values is not None]
+    unread = bench.snapshot(replace(version, reader=Broken(AssertionError("was read"))), weights={"1": 1.0})
+    assert reply_to(ask(unread, vector_request(*sent))).scores == reply_to(read).scores
+
+
+def test_what_is_missing_in_a_vector_is_the_features_default(bench: Bench) -> None:
+    snapshot = bench.snapshot(bench.load("1"), weights={"1": 1.0})
+    answered = ask(snapshot, vector_request([1.0, np.nan, 0.05]))
+    assert answered.rows[0].values.tolist() == [1.0, 0.0, 0.05]  # type: ignore[union-attr]
+
+
+def test_rows_with_sent_vectors_are_logged_as_such_with_the_keys_that_came(bench: Bench) -> None:
+    snapshot = bench.snapshot(bench.load("1"), bench.load("2"), weights={"2": 1.0}, shadow=("1",))
+    answered = ask(snapshot, vector_request([1.0, 50.0, 0.05], customer_id=[7]), vector_request([1.0, 9.0, 0.05]))
+    made = records(answered, [True, True], FixedClock())
+    assert [(one.role, one.version, one.unit, one.degraded) for one in made] == [
+        ("vector", "1", "7", False),
+        ("vector", "1", "", False),
+    ]
+
+
+def test_a_model_that_fails_on_a_sent_vector_leaves_the_heuristic(bench: Bench) -> None:
+    version = replace(bench.load("1"), scorer=NotANumber())
+    answered = ask(bench.snapshot(version, weights={"1": 1.0}), vector_request([1.0, 50.0, 0.95]))
+    reply = reply_to(answered)
+    assert (reply.scores, reply.decisions, reply.reasons) == ([0.95], ["decline"], [("ModelFailed", "Heuristic")])
+    assert [one.role for one in records(answered, [True], FixedClock())] == ["vector"]

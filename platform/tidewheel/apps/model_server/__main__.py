@@ -3,21 +3,43 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
-from tidewheel.apps.model_server.serve import run
+from tidewheel.apps.model_server.endpoint import ApiKeys
+from tidewheel.apps.model_server.http_connection import Limits
+from tidewheel.apps.model_server.serve import Settings, run
+from tidewheel.errors import InputError
 
 
 def main() -> int:
-    """Parse arguments and serve until SIGTERM."""
+    """Parse arguments and serve until SIGTERM. TIDEWHEEL_API_KEY_FILE names a file with the keys that callers need."""
+    usual = Limits()
     parser = argparse.ArgumentParser(prog="tidewheel.apps.model_server", description="Serve one model project.")
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--project", required=True)
     parser.add_argument("--replica", type=int, default=0)
     parser.add_argument("--port", type=int, required=True, help="0 takes a free one; replicas share a port")
-    arguments = parser.parse_args()
-    return run(arguments.home, arguments.project, arguments.replica, arguments.port)
+    for name, default, told in (
+        ("request-timeout-s", usual.header_s, "a header, and then a body, must arrive within this"),
+        ("idle-timeout-s", usual.idle_s, "a connection without a request is closed after this"),
+        ("connection-age-s", usual.age_s, "a connection is closed after an answer at this age, give or take a tenth"),
+    ):
+        parser.add_argument(f"--{name}", type=float, default=default, help=f"{told} (default: %(default)g)")
+    given = parser.parse_args()
+    limits = Limits(
+        header_s=given.request_timeout_s,
+        body_s=given.request_timeout_s,
+        idle_s=given.idle_timeout_s,
+        age_s=given.connection_age_s,
+    )
+    key_file = os.environ.get("TIDEWHEEL_API_KEY_FILE")
+    try:
+        keys = ApiKeys.of(Path(key_file)) if key_file else None
+    except (InputError, OSError) as error:
+        parser.exit(1, f"TIDEWHEEL_API_KEY_FILE: {error}\n")
+    return run(given.home, given.project, given.replica, given.port, Settings(limits, keys))
 
 
 if __name__ == "__main__":

@@ -7,10 +7,12 @@ import contextlib
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 
@@ -20,6 +22,8 @@ import uvloop
 from tidewheel.adapters.connections import open_online_store
 from tidewheel.adapters.local_home import LocalHome
 from tidewheel.apps.model_server.asgi import ModelServerApp
+from tidewheel.apps.model_server.endpoint import ApiKeys, Endpoint
+from tidewheel.apps.model_server.http_connection import Limits, connection_class, sweep
 from tidewheel.apps.model_server.versions import Versions
 from tidewheel.clock import SECOND_US, Clock, SystemClock
 from tidewheel.deployment.status import ServerStatus
@@ -39,7 +43,15 @@ STATUS_EVERY_US = SECOND_US // 2
 SPOOL_WAIT_S = 15.0
 
 
-def run(home_root: Path, project: str, replica: int, port: int) -> int:
+@dataclass(frozen=True)
+class Settings:
+    """How a server meets its callers; ``keys`` None lets everybody in."""
+
+    limits: Limits = field(default_factory=Limits)
+    keys: ApiKeys | None = None
+
+
+def run(home_root: Path, project: str, replica: int, port: int, settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; the exit code."""
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
@@ -54,7 +66,9 @@ def run(home_root: Path, project: str, replica: int, port: int) -> int:
     # Latency over throughput: threads hand the interpreter over sooner, and collections are rare and small.
     sys.setswitchinterval(0.0002)
     gc.set_threshold(50_000, 20, 100)
-    server = ModelServer(LocalHome(home_root.resolve()), project, replica, listener, SystemClock())
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a connection is a file
+    server = ModelServer(LocalHome(home_root.resolve()), project, replica, listener, SystemClock(), settings)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(server.serve())
 
@@ -98,7 +112,16 @@ class _Server(uvicorn.Server):
 class ModelServer:
     """One replica of one project."""
 
-    def __init__(self, home: LocalHome, project: str, replica: int, listener: socket.socket, clock: Clock) -> None:
+    def __init__(
+        self,
+        home: LocalHome,
+        project: str,
+        replica: int,
+        listener: socket.socket,
+        clock: Clock,
+        settings: Settings,
+    ) -> None:
+        self._settings = settings
         self._home, self._project, self._replica, self._clock = home, project, replica, clock
         self._listener = listener
         self._port = int(listener.getsockname()[1])
@@ -123,30 +146,33 @@ class ModelServer:
         requests, shadow, watch = (open_online_store(home) for _ in range(3))
         stores = Stores(requests, shadow, watch, LastGood())
         self._versions = Versions(home, project, stores, self._clock, self._changed)
-        app = ModelServerApp(project, self._versions, self._coalescer, self._metrics, self._gauges, self._clock)
+        endpoint = Endpoint(project, self._versions, self._coalescer, self._metrics, self._clock, self._settings.keys)
+        app = ModelServerApp(endpoint, self._gauges)
         self._coalescer.start(loop)
         self._shadow.start()
         config = uvicorn.Config(
-            app, http="httptools", loop="none", lifespan="off", ws="none", log_level="warning", access_log=False,
-            log_config=None, server_header=False, date_header=False, proxy_headers=False, timeout_keep_alive=75,
-            timeout_graceful_shutdown=GRACE_S, backlog=2048,
+            app, http=connection_class(self._settings.limits), loop="none", lifespan="off", ws="none",
+            log_level="warning", access_log=False, log_config=None, server_header=False, date_header=False,
+            proxy_headers=False, timeout_graceful_shutdown=GRACE_S, backlog=2048,
         )  # fmt: skip
         server = _Server(config)
         following = asyncio.create_task(self._versions.run())
         telling = asyncio.create_task(self._tell())
         shipping = asyncio.create_task(self._ship_when_known())
+        sweeping = asyncio.create_task(sweep(server.server_state.connections, self._settings.limits))
         serving = asyncio.create_task(server.serve(sockets=[self._listener]))
         LOG.info("event=started project=%s replica=%d port=%d", project, self._replica, self._port)
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({stopped, serving, following}, return_when=asyncio.FIRST_COMPLETED)
         failed = not stopped.done()
-        app.draining = True
+        endpoint.draining = True
         await asyncio.sleep(0 if failed else DRAIN_S)
         server.should_exit = True
         await serving
-        for task in (following, telling, shipping, stopped):
+        background = (following, telling, shipping, sweeping, stopped)
+        for task in background:
             task.cancel()
-        await asyncio.gather(following, telling, shipping, stopped, return_exceptions=True)
+        await asyncio.gather(*background, return_exceptions=True)
         await asyncio.to_thread(self._finish)
         LOG.info("event=stopped project=%s replica=%d", project, self._replica)
         return 1 if failed else 0

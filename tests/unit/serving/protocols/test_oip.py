@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 
-from tidewheel.serving.columns import RequestColumns
-from tidewheel.serving.oip import decode_request, encode_reply
+from tidewheel.serving.columns import Accepted, RequestColumns
+from tidewheel.serving.protocols.assemble import Call
+from tidewheel.serving.protocols.oip import Form, decode_request, encode_reply
 from tidewheel.serving.request import BadRequest, PredictReply, PredictRequest
 
 COLUMNS = RequestColumns(
@@ -19,6 +21,7 @@ COLUMNS = RequestColumns(
     required=("customer_id",),
 )
 NOW_US = 1_700_000_000_000_000
+CALL = Call("new", NOW_US, 1)
 
 
 def tensor(name: str, datatype: str, *data: Any, shape: list[int] | None = None) -> dict[str, Any]:
@@ -27,7 +30,7 @@ def tensor(name: str, datatype: str, *data: Any, shape: list[int] | None = None)
 
 def decode(*inputs: dict[str, Any], **rest: Any) -> PredictRequest:
     body = json.dumps({"inputs": list(inputs), **rest}).encode()
-    return decode_request(body, COLUMNS, new_id="new", now_us=NOW_US, arrived_us=1)
+    return decode_request(body, Accepted(COLUMNS), CALL)[0]
 
 
 def test_a_whole_request_is_read_by_name() -> None:
@@ -156,12 +159,12 @@ def test_a_fault_names_the_field_what_was_got_and_what_is_allowed(inputs: list[d
 )
 def test_what_is_no_request_is_refused(body: bytes) -> None:
     with pytest.raises(BadRequest):
-        decode_request(body, COLUMNS, new_id="new", now_us=NOW_US, arrived_us=1)
+        decode_request(body, Accepted(COLUMNS), CALL)
 
 
 def test_a_reply_has_one_value_per_row_and_output() -> None:
     reply = PredictReply([0.25, None], ["approve", "review"], ["3", ""], [(), ("FeaturesLate", "StaticDecision")])
-    body = json.loads(encode_reply("tiny", "mine", reply))
+    body = json.loads(encode_reply("tiny", "mine", reply)[0])
     assert (body["model_name"], body["model_version"], body["id"]) == ("tiny", "", "mine")
     assert {output["name"]: output["data"] for output in body["outputs"]} == {
         "score": [0.25, None],
@@ -170,3 +173,94 @@ def test_a_reply_has_one_value_per_row_and_output() -> None:
         "degraded": [False, True],
         "reasons": ["", "FeaturesLate;StaticDecision"],
     }
+
+
+def binary(*raw: bytes, sizes: list[Any] | None = None, **more: Any) -> tuple[bytes, int]:
+    """A customer id and an amount behind the JSON, and the JSON's length."""
+    kinds = [("customer_id", "INT64"), ("amount", "FP32")]
+    inputs = [
+        {"name": name, "shape": [2], "datatype": kind, "parameters": {"binary_data_size": size}}
+        for (name, kind), size in zip(kinds, sizes or [len(part) for part in raw], strict=True)
+    ]
+    head = json.dumps({"inputs": inputs, **more}).encode()
+    return head + b"".join(raw), len(head)
+
+
+IDS, AMOUNTS = np.array([7, 8], "<i8").tobytes(), np.array([1.5, np.nan], "<f4").tobytes()
+
+
+def test_binary_tensors_stand_behind_the_json_in_order() -> None:
+    body, length = binary(IDS, AMOUNTS)
+    got, form = decode_request(body, Accepted(COLUMNS), CALL, length)
+    assert (got.columns, form) == ({"customer_id": [7, 8], "amount": [1.5, None]}, Form())
+
+
+@pytest.mark.parametrize(
+    ("sizes", "length", "message"),
+    [
+        pytest.param([16, 9], 0, r"amount: binary_data_size must be a whole number of at most 8 bytes.*\(got 9\)",
+                     id="a size beyond the body"),
+        pytest.param([16, 4], 0, r"amount: FP32 of shape \[2\] takes 8 bytes \(got 4\)", id="a size too small"),
+        pytest.param([-1, 8], 0, r"customer_id: binary_data_size must be .*\(got -1\)", id="a negative size"),
+        pytest.param([True, 8], 0, r"customer_id: binary_data_size must be .*\(got True\)", id="a flag for a size"),
+        pytest.param([2**70, 8], 0, r"customer_id: binary_data_size must be .*", id="a size beyond 64 bits"),
+        pytest.param([16, 8], 10**6, "inference-header-content-length: must be 1 to", id="a header beyond the body"),
+        pytest.param([16, 8], -1, "body: not a request of the Open Inference Protocol v2", id="a header cut short"),
+    ],
+)  # fmt: skip
+def test_a_size_that_lies_is_refused(sizes: list[Any], length: int, message: str) -> None:
+    body, true_length = binary(IDS, AMOUNTS, sizes=sizes)
+    with pytest.raises(BadRequest, match=message):
+        decode_request(body, Accepted(COLUMNS), CALL, true_length + length)
+
+
+def test_bytes_that_no_tensor_claims_are_refused() -> None:
+    body, length = binary(IDS, AMOUNTS)
+    with pytest.raises(BadRequest, match="body: 3 bytes behind the last binary tensor"):
+        decode_request(body + b"abc", Accepted(COLUMNS), CALL, length)
+    with pytest.raises(BadRequest, match="customer_id: binary_data_size needs the header"):
+        decode_request(body[:length], Accepted(COLUMNS), CALL)
+
+
+REPLY = PredictReply([0.25, None], ["approve", "review"], ["3", "3"], [(), ("ModelFailed",)])
+
+
+def form_of(**asked: Any) -> Form:
+    inputs = [tensor("customer_id", "INT64", 7)]
+    return decode_request(json.dumps({"inputs": inputs, **asked}).encode(), Accepted(COLUMNS), CALL)[1]
+
+
+def test_a_caller_gets_the_outputs_it_asks_for_as_json_or_bytes() -> None:
+    form = form_of(outputs=[{"name": "decision", "parameters": {"binary_data": True}}, {"name": "score"}])
+    body, length = encode_reply("tiny", "mine", REPLY, form)
+    assert length is not None
+    told = json.loads(body[:length])
+    assert told["outputs"] == [
+        {"name": "decision", "datatype": "BYTES", "shape": [2], "parameters": {"binary_data_size": 21}},
+        {"name": "score", "datatype": "FP64", "shape": [2], "data": [0.25, None]},
+    ]
+    assert body[length:] == b"\7\0\0\0approve\6\0\0\0review"
+
+
+def test_all_outputs_may_be_asked_for_as_bytes() -> None:
+    body, length = encode_reply("tiny", "mine", REPLY, form_of(parameters={"binary_data_output": True}))
+    assert length is not None
+    sizes = {one["name"]: one["parameters"]["binary_data_size"] for one in json.loads(body[:length])["outputs"]}
+    assert sizes == {"score": 16, "decision": 21, "model_version": 10, "degraded": 2, "reasons": 19}
+    assert len(body) == length + sum(sizes.values())
+    assert np.isnan(np.frombuffer(body[length : length + 16], "<f8")).tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        pytest.param({"outputs": [{"name": "colour"}]}, r"outputs: unknown name \(got 'colour'\)", id="unknown"),
+        pytest.param({"outputs": [{"name": "score"}] * 2}, "outputs: ask for each output once", id="twice"),
+        pytest.param(
+            {"parameters": {"binary_data_output": 1}}, "binary_data_output: must be true or false", id="a number"
+        ),
+    ],
+)
+def test_outputs_that_do_not_exist_are_refused(asked: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadRequest, match=message):
+        form_of(**asked)
