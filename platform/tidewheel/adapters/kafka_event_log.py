@@ -30,6 +30,8 @@ GATHER_S = 0.1  # how long a read with some events waits for more that are known
 LOOK_S = 1.0  # an end that a fetch told is believed for this long without asking
 TOPIC_LOOK_S = 10.0
 
+UNKNOWN = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC)
+MOVING = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
 DEAD_LETTERS = {"cleanup.policy": "compact,delete"}
 
 
@@ -65,6 +67,7 @@ class KafkaEventLog:
         self._counts: dict[str, tuple[int, float]] = {}
         self._dead: set[str] = set()
         self._lock = threading.RLock()
+        self._pause = threading.Event()
 
     def decode_by(self, decoders: Mapping[str, Decoder]) -> None:
         """From now on; what was decoded before is decoded again."""
@@ -202,14 +205,22 @@ class KafkaEventLog:
 
     def _ask(self, place: Place) -> tuple[int, int]:
         """First offset and end, from the cluster; 0 and 0 where there is no such topic."""
-        try:
-            told = self._readers[0].consumer.get_watermark_offsets(TopicPartition(*place), timeout=TIMEOUT_S)
-        except KafkaException as error:
-            if error.args[0].code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION,
-                                        KafkaError._UNKNOWN_TOPIC):  # fmt: skip
+        deadline_s = time.monotonic() + TIMEOUT_S
+        while True:
+            try:
+                told = self._readers[0].consumer.get_watermark_offsets(TopicPartition(*place), timeout=TIMEOUT_S)
+                if told is not None:
+                    return int(told[0]), int(told[1])
+                error = KafkaException(KafkaError(KafkaError._TIMED_OUT))
+            except KafkaException as caught:
+                error = caught
+            code = error.args[0].code()
+            # Where the brokers are gone, too, it is called unknown; a list of topics tells them apart.
+            if code in UNKNOWN and self._listed(place[0]) <= place[1]:
                 return 0, 0
-            raise unavailable(self._address, f"asking for the end of {place[0]}/{place[1]}", error) from error
-        return int(told[0]), int(told[1])
+            if code not in (*UNKNOWN, *MOVING) or time.monotonic() > deadline_s:
+                raise unavailable(self._address, f"asking for the end of {place[0]}/{place[1]}", error) from error
+            self._pause.wait(0.05)
 
     def _count(self, topic: str) -> int:
         """Partitions, 0 where there is no such topic."""
@@ -217,13 +228,18 @@ class KafkaEventLog:
         count, at_s = self._counts.get(topic, (0, 0.0))
         if count and now_s - at_s < TOPIC_LOOK_S:
             return count
+        count = self._listed(topic)
+        self._counts[topic] = (count, now_s)
+        return count
+
+    def _listed(self, topic: str) -> int:
         try:
             told = self._readers[0].consumer.list_topics(topic, timeout=TIMEOUT_S).topics[topic]
         except KafkaException as error:
             raise unavailable(self._address, f"asking for topic {topic}", error) from error
-        count = len(told.partitions) if told.error is None else 0
-        self._counts[topic] = (count, now_s)
-        return count
+        if told.error is not None and told.error.code() not in (KafkaError.UNKNOWN_TOPIC_OR_PART, *MOVING):
+            raise unavailable(self._address, f"asking for topic {topic}", told.error)
+        return len(told.partitions)
 
     def _sender(self) -> Producer:
         with self._lock:

@@ -68,6 +68,8 @@ class KafkaReader:
         now_s = time.monotonic()
         cursor = self._at(place, offset, now_s)
         deadline_s = now_s + wait_s
+        if not cursor.waiting:
+            self._collect(0.0)  # an end that was told before may be one no more
         while not cursor.waiting and cursor.lost is None and (cursor.end is None or cursor.end < cursor.at):
             self._collect(deadline_s - time.monotonic())
             if cursor.waiting or cursor.end is not None or time.monotonic() < deadline_s:
