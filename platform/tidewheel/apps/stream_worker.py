@@ -24,6 +24,7 @@ from tidewheel.adapters.file_event_log import FileEventLog
 from tidewheel.adapters.local_home import LocalHome
 from tidewheel.adapters.signing_keys import trusted_keys
 from tidewheel.adapters.sqlite_file import DamagedStore, set_aside
+from tidewheel.apps.unused_states import UnusedStates
 from tidewheel.bundle.manifest import verify
 from tidewheel.bundle.signature import SignatureRefused, verify_trusted
 from tidewheel.clock import SECOND_US, Clock, SystemClock, utc_text
@@ -89,6 +90,7 @@ class StreamWorker:
         self._lakes_of: list[Path] = []
         self._refused: set[Path] = set()
         self._unsigned: set[Path] = set()
+        self._unused = UnusedStates(store, clock, self._tell)
         self._refreshed_at_us: int | None = None
         self._reported_at_us, self._n_events = clock.monotonic_us(), 0
 
@@ -115,7 +117,8 @@ class StreamWorker:
         """Keepers for the code that is wanted now; a folder that cannot be loaded is told once and left out."""
         views: dict[str, StatefulView] = {}
         applied: list[Path] = []
-        for wanted in wanted_code(self._home):
+        code = wanted_code(self._home)
+        for wanted in code:
             if wanted.folder not in self._loaded and wanted.folder not in self._refused:
                 self._load(wanted)
             if wanted.folder in self._loaded:
@@ -135,6 +138,8 @@ class StreamWorker:
                 log_line(self._clock, "state_kept", state=state_id, view=view.name, source=view.source,
                          by=",".join(view.keys), position=keeper.progress.position,
                          end=self._log.end(view.state.topic, 0))  # fmt: skip
+        known = all(wanted.folder in self._loaded for wanted in code)
+        self._unused.look([view.state for view in views.values()], known)
 
     def _load(self, wanted: Wanted) -> None:
         try:
