@@ -64,19 +64,23 @@ def test_worker_and_redis_killed_at_random_end_with_the_same_values(tmp_path: Pa
     with redis_server(tmp_path / "redis") as server:  # keeps nothing when it is killed
         write_connections(home, Connections(online_store=server.url))
         for number in range(ROUNDS):
-            with worker(home) as process:
-                for name, table in tables.items():
-                    size = table.num_rows // ROUNDS + 1
-                    log.append(name, validate_events(table.slice(sent[name], size), name, project).good)
-                    sent[name] += size
-                until(lambda: process.poll() is not None or made_progress(home, features))
+            with worker(home):
+                send(log, tables, sent, project, chance.random())
+                if chance.random() < 0.5 or number == ROUNDS - 1:
+                    until(lambda: caught_up(home, log, features))
+                # All that was kept goes, while the worker goes on and gets more events.
                 if number % 2:
                     server.stop(9)
-                    server.start()  # empty, while the worker goes on
-                    until(lambda: made_progress(home, features))
-                if chance.random() < 0.5:
-                    until(lambda: caught_up(home, log, features))
+                    server.start()
+                else:
                     server.client().flushall()
+                send(log, tables, sent, project, 1.0)
+                if chance.random() < 0.5:
+                    until(lambda: made_progress(home, features))
+                if number == ROUNDS - 1:  # no later loss makes good what this one does
+                    until(lambda: caught_up(home, log, features))
+        while any(sent[name] < table.num_rows for name, table in tables.items()):
+            send(log, tables, sent, project, 1.0)
         with worker(home):
             until(lambda: caught_up(home, log, features))
         store = open_online_store(home)
@@ -93,6 +97,14 @@ def test_worker_and_redis_killed_at_random_end_with_the_same_values(tmp_path: Pa
     np.testing.assert_array_equal(found, read(features, project, store, asked))
     store.close()
     assert np.isfinite(found).any(axis=0).all()
+
+
+def send(log: FileEventLog, tables: dict[str, pa.Table], sent: dict[str, int], project: Any, share: float) -> None:
+    """The next events of each source; all of a round's by a share of 1."""
+    for name, table in tables.items():
+        size = int(share * table.num_rows / ROUNDS / 2) + 1
+        log.append(name, validate_events(table.slice(sent[name], size), name, project).good)
+        sent[name] += min(size, table.num_rows - sent[name])
 
 
 def made_progress(home: LocalHome, features: FeatureSet) -> bool:
