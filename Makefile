@@ -41,7 +41,7 @@ format: setup  ## format and fix what can be fixed
 	$(BIN)/ruff format --quiet .
 	$(BIN)/ruff check --quiet --fix .
 
-generate: setup  ## write generated files again: schema, CLI reference
+generate: setup  ## write generated files again: schema, CLI reference, gRPC messages
 	PYTHONPATH=tests $(BIN)/python -m docs_reference
 
 lock: setup  ## resolve the dependencies again into hashed lock files that name no index

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import click
@@ -11,6 +12,8 @@ from tidewheel.cli.main import COMMANDS, cli
 from tidewheel.findings import REASONS
 from tidewheel.spec.schema import project_schema_text
 
+PLATFORM = Path(__file__).resolve().parents[1] / "platform"
+PROTO = PLATFORM / "tidewheel" / "serving" / "proto"
 REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
 
 
@@ -44,10 +47,25 @@ def runbooks_index_text() -> str:
     return "\n".join([head, *rows, ""])
 
 
+def protocol_texts() -> dict[str, str]:
+    """Modules of the gRPC protocol by file name, from its .proto."""
+    from grpc_tools import protoc
+
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder)
+        source = "tidewheel/serving/proto/open_inference.proto"
+        arguments = [f"-I{PLATFORM}", f"--python_out={made}", f"--pyi_out={made}", source]
+        if protoc.main(["protoc", *arguments]) != 0:
+            raise RuntimeError(f"protoc cannot read {source}")
+        return {path.name: path.read_text() for path in (made / source).parent.iterdir()}
+
+
 def main() -> None:
     REFERENCE.mkdir(parents=True, exist_ok=True)
     (REFERENCE / "cli.md").write_text(cli_reference_text(), encoding="utf-8")
     (REFERENCE.parent / "runbooks" / "README.md").write_text(runbooks_index_text(), encoding="utf-8")
+    for name, text in protocol_texts().items():
+        (PROTO / name).write_text(text, encoding="utf-8")
     (REFERENCE / "project.schema.json").write_text(project_schema_text(), encoding="utf-8")
 
 

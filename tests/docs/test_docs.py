@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import tidewheel.features
-from docs_reference import cli_reference_text, runbooks_index_text
+from docs_reference import PROTO, cli_reference_text, protocol_texts, runbooks_index_text
 from tidewheel.cli.main import COMMANDS
 from tidewheel.features.load import parse_features
 from tidewheel.findings import REASONS
@@ -34,6 +34,10 @@ def test_the_index_of_runbooks_is_current(repository: Path):
 
 def test_the_command_reference_is_current(repository: Path):
     assert (repository / "docs" / "reference" / "cli.md").read_text() == cli_reference_text(), "run 'make generate'"
+
+
+def test_the_modules_of_the_grpc_protocol_are_current():
+    assert {name: (PROTO / name).read_text() for name in protocol_texts()} == protocol_texts(), "run 'make generate'"
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))

@@ -21,6 +21,7 @@ def main() -> int:
     parser.add_argument("--project", required=True)
     parser.add_argument("--replica", type=int, default=0)
     parser.add_argument("--port", type=int, required=True, help="0 takes a free one; replicas share a port")
+    parser.add_argument("--grpc-port", type=int, default=0, help="gRPC beside HTTP; 0 leaves it out (default: 0)")
     for name, default, told in (
         ("request-timeout-s", usual.header_s, "a header, and then a body, must arrive within this"),
         ("idle-timeout-s", usual.idle_s, "a connection without a request is closed after this"),
@@ -39,7 +40,7 @@ def main() -> int:
         keys = ApiKeys.of(Path(key_file)) if key_file else None
     except (InputError, OSError) as error:
         parser.exit(1, f"TIDEWHEEL_API_KEY_FILE: {error}\n")
-    return run(given.home, given.project, given.replica, given.port, Settings(limits, keys))
+    return run(given.home, given.project, given.replica, given.port, Settings(limits, keys, given.grpc_port or None))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.abc import MetaPathFinder
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvicorn
 import uvloop
@@ -36,6 +37,9 @@ from tidewheel.serving.prediction_record import prediction_schema
 from tidewheel.serving.shadow import ShadowScorer
 from tidewheel.serving.shipper import Shipper
 
+if TYPE_CHECKING:
+    from tidewheel.apps.model_server.grpc_server import GrpcServer
+
 LOG = logging.getLogger("tidewheel.model_server")
 DRAIN_S = 0.3  # callers learn by "connection: close" that they should go elsewhere
 GRACE_S = 10
@@ -45,10 +49,11 @@ SPOOL_WAIT_S = 15.0
 
 @dataclass(frozen=True)
 class Settings:
-    """How a server meets its callers; ``keys`` None lets everybody in."""
+    """How a server meets its callers; ``keys`` None lets everybody in, ``grpc_port`` None leaves gRPC out."""
 
     limits: Limits = field(default_factory=Limits)
     keys: ApiKeys | None = None
+    grpc_port: int | None = None
 
 
 def run(home_root: Path, project: str, replica: int, port: int, settings: Settings) -> int:
@@ -148,6 +153,11 @@ class ModelServer:
         self._versions = Versions(home, project, stores, self._clock, self._changed)
         endpoint = Endpoint(project, self._versions, self._coalescer, self._metrics, self._clock, self._settings.keys)
         app = ModelServerApp(endpoint, self._gauges)
+        try:
+            grpc_server = self._grpc_server(endpoint)
+        except RuntimeError as error:
+            LOG.error("event=port_unusable port=%s error=%s", self._settings.grpc_port, error)
+            return 1
         self._coalescer.start(loop)
         self._shadow.start()
         config = uvicorn.Config(
@@ -161,6 +171,8 @@ class ModelServer:
         shipping = asyncio.create_task(self._ship_when_known())
         sweeping = asyncio.create_task(sweep(server.server_state.connections, self._settings.limits))
         serving = asyncio.create_task(server.serve(sockets=[self._listener]))
+        if grpc_server is not None:
+            await grpc_server.start()
         LOG.info("event=started project=%s replica=%d port=%d", project, self._replica, self._port)
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({stopped, serving, following}, return_when=asyncio.FIRST_COMPLETED)
@@ -168,6 +180,8 @@ class ModelServer:
         endpoint.draining = True
         await asyncio.sleep(0 if failed else DRAIN_S)
         server.should_exit = True
+        if grpc_server is not None:
+            await grpc_server.stop(GRACE_S)
         await serving
         background = (following, telling, shipping, sweeping, stopped)
         for task in background:
@@ -176,6 +190,13 @@ class ModelServer:
         await asyncio.to_thread(self._finish)
         LOG.info("event=stopped project=%s replica=%d", project, self._replica)
         return 1 if failed else 0
+
+    def _grpc_server(self, endpoint: Endpoint) -> GrpcServer | None:
+        if self._settings.grpc_port is None:
+            return None
+        from tidewheel.apps.model_server.grpc_server import GrpcServer  # an extra, and not for nothing
+
+        return GrpcServer(endpoint, self._settings.grpc_port, self._settings.limits)
 
     def _finish(self) -> None:
         self._coalescer.stop()

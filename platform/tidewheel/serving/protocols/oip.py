@@ -39,6 +39,9 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True):
     id: str | None = None
     parameters: dict[str, Any] | None = None
     outputs: list[_Output] | None = None
+    # KServe's client repeats these; the path is what counts.
+    model_name: str | None = None
+    model_version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
