@@ -40,7 +40,6 @@ _TEXT = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.ansi.enabled": "true",
     "spark.sql.ansi.doubleQuotedIdentifiers": "true",
-    "spark.sql.parser.escapedStringLiterals": "true",  # a backslash in a literal is a backslash
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     "spark.sql.caseSensitive": "true",
 }
@@ -83,7 +82,7 @@ class SparkFeatures:
         session = self._started().newSession()
         for name, value in _TEXT.items():
             session.conf.set(name, value)
-        session.conf.set("spark.sql.shuffle.partitions", str(4 * (self._threads or os.cpu_count() or 1)))
+        session.conf.set("spark.sql.shuffle.partitions", str(2 * (self._threads or os.cpu_count() or 1)))
         with tempfile.TemporaryDirectory(prefix="tidewheel-spark-") as folder:
             yield SqlSources(_SparkRunner(session, Path(folder)), project, sources, Path(folder))
             for table in session.catalog.listTables():

@@ -177,6 +177,8 @@ class Mean:
         return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
     def sql(self, events: SqlEvents) -> str:
+        if events.integer:
+            return events.dialect.integer_mean(events.value, events.over)
         return f"avg({events.value}){events.over}"
 
 

@@ -15,26 +15,24 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def literal(value: Any) -> str:
-    """An SQL literal of a bool, a number or text."""
-    if isinstance(value, bool):
-        return "TRUE" if value else "FALSE"
-    if isinstance(value, str):
-        return "'" + value.replace("'", "''") + "'"
-    if isinstance(value, float):
-        return f"CAST('{value!r}' AS DOUBLE)"  # Spark would read 0.1 as a decimal
-    return repr(value)
-
-
 @dataclass(frozen=True)
 class Dialect:
     """One engine's words; the differences are named by what they say."""
 
     name: str
-    double: str  # type of 64-bit floats
-    text: str
     row_frames: bool  # RANGE bounds may be an expression of the current row
     asof: bool
+
+    def literal(self, value: Any) -> str:
+        """A constant: a bool, a number or text."""
+        if isinstance(value, bool):
+            return "TRUE" if value else "FALSE"
+        if isinstance(value, str):
+            text = value.replace("\\", "\\\\") if self.name == "spark" else value
+            return "'" + text.replace("'", "''") + "'"
+        if isinstance(value, float):
+            return f"CAST('{value!r}' AS DOUBLE)"  # Spark would read 0.1 as a decimal
+        return repr(value)
 
     def micros(self, column: str) -> str:
         """A timestamp as int64 us since 1970, UTC."""
@@ -63,6 +61,13 @@ class Dialect:
         wide = value if self.row_frames else f"CAST({value} AS DECIMAL(20, 0))"
         return f"TRY_CAST(coalesce(sum({wide}){over}, 0) AS BIGINT)"
 
+    def integer_mean(self, value: str, over: str) -> str:
+        """Mean of int64 values, of their exact sum; null of none."""
+        if self.row_frames:
+            return f"avg({value}){over}"
+        total = f"CAST(sum(CAST({value} AS DECIMAL(20, 0))){over} AS DOUBLE)"
+        return f"{total} / nullif(count({value}){over}, 0)"
+
     @property
     def _micros(self) -> str:
         return "epoch_us" if self.name == "duckdb" else "unix_micros"
@@ -76,5 +81,5 @@ class Dialect:
         return "hash" if self.name == "duckdb" else "xxhash64"
 
 
-DUCKDB = Dialect("duckdb", double="DOUBLE", text="VARCHAR", row_frames=True, asof=True)
-SPARK = Dialect("spark", double="DOUBLE", text="STRING", row_frames=False, asof=False)
+DUCKDB = Dialect("duckdb", row_frames=True, asof=True)
+SPARK = Dialect("spark", row_frames=False, asof=False)

@@ -17,7 +17,7 @@ from tidewheel.features.declaration import Filter, WindowedFeature, WindowedView
 from tidewheel.features.events import OFFSET_COLUMN
 from tidewheel.features.sources import ID_HASH_COLUMN
 from tidewheel.features.sql import ASKED, RowFacts, of_asked_entities, once
-from tidewheel.features.sql_dialects import Dialect, literal, quoted
+from tidewheel.features.sql_dialects import Dialect, quoted
 
 _STEPS = 1024  # per microsecond
 _RANKS = 511  # of events of one microsecond, from step 1
@@ -58,7 +58,7 @@ FROM rows r LEFT JOIN ({own}) AS own ON own.row_no = r.row_no LEFT JOIN ({ties})
 
 def framed_sql(view: WindowedView, dialect: Dialect, facts: RowFacts) -> str:
     """The view for all rows that are not apart."""
-    columns = _record(view)
+    columns = _record(view, dialect)
     position = f"(t + {_shift_us(view)}) * {_STEPS} + 1 + {OFFSET_COLUMN} % {_RANKS}"
     keys = "".join(f", k{i}" for i in range(len(view.keys)))
     names = "".join(f", {name}" for name in columns)
@@ -99,7 +99,7 @@ FROM framed WHERE row_no IS NOT NULL"""
 
 def apart_sql(view: WindowedView, dialect: Dialect, facts: RowFacts) -> str:
     """The view for all rows that are apart, each with its events in a group of its own."""
-    columns = _record(view)
+    columns = _record(view, dialect)
     names = "".join(f", {name}" for name in columns)
     found = "".join(f", e.{name}" for name in columns)
     nothing = "".join(f", {empty}" for _, empty in columns.values())
@@ -113,7 +113,7 @@ def apart_sql(view: WindowedView, dialect: Dialect, facts: RowFacts) -> str:
         f"  SELECT row_no, t, CAST(NULL AS BIGINT){nothing} FROM {ASKED} WHERE apart",
     ]
     if view.own_event == "counts":
-        own = "".join(f", {expression}" for expression, _ in _record(view, "r.").values())
+        own = "".join(f", {expression}" for expression, _ in _record(view, dialect, "r.").values())
         groups.append(
             f"  SELECT r.row_no, r.t, r.t{own} FROM {ASKED} a JOIN rows r ON r.row_no = a.row_no"
             " WHERE a.apart AND NOT a.known"
@@ -197,7 +197,7 @@ def _events(view: WindowedView, dialect: Dialect, facts: RowFacts, *, with_id: b
         f"{dialect.micros(time)} AS t",
         *([f"{quoted(state.event_id or '')} AS id"] if with_id else []),
         OFFSET_COLUMN,
-        *(f"{expression} AS {name}" for name, (expression, _) in _record(view).items()),
+        *(f"{expression} AS {name}" for name, (expression, _) in _record(view, dialect).items()),
     ]
     first_us = facts.first_us - view.delay_us - _reach_us(view)
     within = f"{time} > {dialect.timestamp(first_us)} AND {time} <= {dialect.timestamp(facts.last_us - view.delay_us)}"
@@ -205,7 +205,7 @@ def _events(view: WindowedView, dialect: Dialect, facts: RowFacts, *, with_id: b
     return once(view).sql(dialect, ", ".join(fields), condition, repeated=facts.repeated)
 
 
-def _record(view: WindowedView, prefix: str = "") -> dict[str, tuple[str, str]]:
+def _record(view: WindowedView, dialect: Dialect, prefix: str = "") -> dict[str, tuple[str, str]]:
     """What a view reads of an event: name -> (expression, the same of no event)."""
     state = view.state
     fields: dict[str, tuple[str, str]] = {}
@@ -216,14 +216,14 @@ def _record(view: WindowedView, prefix: str = "") -> dict[str, tuple[str, str]]:
             (f"CAST({name} AS {sql_type})", f"CAST(NULL AS {sql_type})") if sql_type else (name, "NULL")
         )
     for index, one in enumerate(state.filters):
-        fields[f"f{index}"] = (_condition(one, prefix), "FALSE")
+        fields[f"f{index}"] = (_condition(one, dialect, prefix), "FALSE")
     if any(feature.aggregation.ordered for feature in view.features):
         fields["h"] = (prefix + ID_HASH_COLUMN, "CAST(NULL AS BIGINT)")
     return fields
 
 
-def _condition(one: Filter, prefix: str) -> str:
-    parts = " AND ".join(f"{prefix}{quoted(column)} = {literal(value)}" for column, value in one)
+def _condition(one: Filter, dialect: Dialect, prefix: str) -> str:
+    parts = " AND ".join(f"{prefix}{quoted(column)} = {dialect.literal(value)}" for column, value in one)
     return f"coalesce({parts}, FALSE)"
 
 
