@@ -28,6 +28,7 @@ from memory.tiny import OTHER_FEATURES_PY, T0_US, caught_up, place_bundle
 from tidewheel.adapters.local_cluster import LocalCluster
 from tidewheel.adapters.local_home import LocalHome
 from tidewheel.adapters.sqlite_store import SqliteOnlineStore
+from tidewheel.bundle.manifest import write_manifest
 from tidewheel.bundle.signature import SigningKey, sign_bundle
 from tidewheel.clock import SystemClock
 from tidewheel.deployment.document import DeploymentDocument, Variant
@@ -228,6 +229,37 @@ def test_a_version_without_a_trusted_signature_is_refused_and_loads_once_it_is_s
     rig.deploy({"3": 1.0}, warm=("1",))
     rig.served()
     assert rig.ask()["model_version"] == "3"
+
+
+def test_a_model_that_kills_its_parser_is_refused_and_the_server_has_no_part_in_it(rig: Rig) -> None:
+    rig.deploy({"1": 1.0})
+    server = rig.start()
+    bundle = rig.home.bundles / rig.digests["3"]
+    (bundle / "model.ubj").write_bytes(b"")  # XGBoost 3.2 crashes on it
+    digest = write_manifest(bundle)
+    sign_bundle(bundle, digest, KEY)
+    bundle.rename(rig.home.bundles / digest)
+    rig.digests = {**rig.digests, "3": digest}
+    rig.deploy({"3": 1.0}, warm=("1",))
+    wait_for("a refusal", lambda: (told := rig.status().versions.get("3")) and told.state == "failed")
+    told = rig.status().versions["3"]
+    assert (told.reason, "the child that parses ended by SIG" in told.message) == ("LoadFailed", True)
+    assert (server.poll(), rig.ask()["model_version"]) == (None, "1")
+    assert b"xgboost" not in Path(f"/proc/{server.pid}/maps").read_bytes()
+
+
+def test_a_start_with_a_verdict_does_not_wait_for_the_parser(rig: Rig) -> None:
+    rig.deploy({"1": 1.0})
+    first = rig.start()
+    first.terminate()
+    first.wait(timeout=15)
+    assert [path.name for path in rig.home.verdicts.iterdir()] == [rig.digests["1"]]
+    began = time.monotonic()
+    rig.start()
+    took_s = time.monotonic() - began
+    assert rig.ask()["model_version"] == "1"
+    print(f"ready after {took_s:.2f} s")
+    assert took_s < 5.0  # the figure is 2 s on an idle machine
 
 
 def test_a_damaged_document_changes_nothing(rig: Rig) -> None:

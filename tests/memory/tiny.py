@@ -104,10 +104,12 @@ def write_bundle(
     (folder / MODEL_ONNX).write_bytes(onnx_twin(booster))
     scores = booster.predict(xgboost.DMatrix(x[:8])).astype(np.float64)
     write_golden(folder, GoldenRequests(x[:8].astype(np.float64), scores + (0.1 if wrong_golden else 0.0)))
-    planned = zip(declared.names, declared.dtypes, declared.sources, declared.defaults, strict=True)
+    planned = zip(
+        declared.names, declared.dtypes, declared.sources, declared.defaults, declared.freshness_us, strict=True
+    )
     plan = ServingPlan(
         project=project.name,
-        features=tuple(PlannedFeature(name, dtype, source, default) for name, dtype, source, default in planned),
+        features=tuple(PlannedFeature(*one) for one in planned),
         decision=dict(project.serving.decision),
         feature_digest=declared.digest,
         spec_digest="none",

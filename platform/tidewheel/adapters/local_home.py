@@ -67,6 +67,11 @@ class LocalHome:
         return self.root / "keys"
 
     @property
+    def verdicts(self) -> Path:
+        """Bundles that a child parsed without harm, by digest."""
+        return self.root / "verdicts"
+
+    @property
     def projects(self) -> Path:
         """Applied project code by digest."""
         return self.root / "projects"

@@ -22,9 +22,10 @@ class OnnxScorer:
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
-        source = model if isinstance(model, bytes) else str(model)
+        # bytes, not a path: then a model cannot name other files for its weights
+        data = model if isinstance(model, bytes) else model.read_bytes()
         try:
-            self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises a class of its own per status code
             raise ContractViolation(f"model.onnx: cannot be loaded: {str(error).splitlines()[0]}") from error
         inputs, outputs = self._session.get_inputs(), [output.name for output in self._session.get_outputs()]

@@ -7,12 +7,12 @@ verified.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tidewheel.bundle.loader import load_bundle
-from tidewheel.bundle.manifest import verify
-from tidewheel.bundle.signature import SignatureRefused, Trust
+from tidewheel.bundle.plan import PlannedFeature
+from tidewheel.bundle.signature import SignatureRefused, Trust, verify_trusted
 from tidewheel.deployment.document import Variant
 from tidewheel.errors import ContractViolation, TidewheelError
 from tidewheel.features.load import load_features
@@ -24,6 +24,8 @@ from tidewheel.serving.ladder import Ladder
 from tidewheel.serving.last_good import LastGood, RememberingStore
 from tidewheel.serving.snapshot import Freshness, LoadedVersion, request_columns
 from tidewheel.spec.load import load_project
+
+Parse = Callable[[Path, str], Finding | None]  # folder and digest; why it must not be loaded
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,19 @@ class LoadRefused(TidewheelError):
         self.finding = finding
 
 
-def load_version(folder: Path, variant: Variant, stores: Stores, trust: Trust) -> LoadedVersion:
-    """Raises LoadRefused with reason DigestMismatch, SignatureMissing, SignatureInvalid, GoldenMismatch, BundleInvalid
-    or LoadFailed."""
-    return _or_refused("DigestMismatch", variant, lambda: _load(folder, variant, stores, trust))
+def load_version(folder: Path, variant: Variant, stores: Stores, trust: Trust, parse: Parse) -> LoadedVersion:
+    """``parse`` has a child read the models first: nothing is parsed here before it said yes.
+
+    Raises LoadRefused with reason DigestMismatch, SignatureMissing, SignatureInvalid, GoldenMismatch, ParityMismatch,
+    BundleInvalid or LoadFailed.
+    """
+    return _or_refused("DigestMismatch", variant, lambda: _load(folder, variant, stores, trust, parse))
 
 
-def _load(folder: Path, variant: Variant, stores: Stores, trust: Trust) -> LoadedVersion:
-    verify(folder, variant.digest)
+def _load(folder: Path, variant: Variant, stores: Stores, trust: Trust, parse: Parse) -> LoadedVersion:
+    verify_trusted(folder, variant.digest, trust())
+    if (finding := parse(folder, variant.digest)) is not None:
+        raise LoadRefused(replace(finding, subject=variant.version))
     return _or_refused("BundleInvalid", variant, lambda: _load_verified(folder, variant, stores, trust))
 
 
@@ -59,7 +66,11 @@ def _load_verified(folder: Path, variant: Variant, stores: Stores, trust: Trust)
     bundle = load_bundle(folder, variant.digest, trust())
     project = load_project(folder)
     features = load_features(folder, project)
-    if features.digest != bundle.plan.feature_digest or features.names != bundle.plan.names:
+    declared = zip(
+        features.names, features.dtypes, features.sources, features.defaults, features.freshness_us, strict=True
+    )
+    planned = tuple(PlannedFeature(*one) for one in declared)
+    if features.digest != bundle.plan.feature_digest or planned != bundle.plan.features:
         raise ContractViolation(f"{folder}: features.py does not declare the features of serving_plan.json")
     fallback = project.serving.fallback
     keep = fallback is not None and fallback.last_good_us is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +15,8 @@ from memory.tiny import OTHER_FEATURES_PY, T0_US, caught_up, place_bundle
 from tidewheel.deployment.document import DeploymentDocument, Variant
 from tidewheel.features.stream import no_rows
 from tidewheel.serving.last_good import LastGood
-from tidewheel.serving.load import Stores, load_version
+from tidewheel.serving.load import Parse, Stores, load_version
+from tidewheel.serving.parse_child import ParseChild
 from tidewheel.serving.snapshot import LoadedVersion, Snapshot, take_snapshot
 
 BANDS = {"approve": 0.0, "review": 0.5, "decline": 0.9}
@@ -26,11 +29,12 @@ class Bench:
     bundles: Path
     digests: dict[str, str]
     store: MemoryOnlineStore
+    parse: Parse
 
     def load(self, version: str) -> LoadedVersion:
         stores = Stores(self.store, self.store, self.store, LastGood())
         digest = self.digests[version]
-        loaded = load_version(self.bundles / digest, Variant(version, digest, BANDS), stores, trust)
+        loaded = load_version(self.bundles / digest, Variant(version, digest, BANDS), stores, trust, self.parse)
         for state in loaded.features.states:
             self.store.write(state, 0, no_rows(state), caught_up(T0_US))
         return loaded
@@ -54,6 +58,13 @@ def tiny_bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[s
     return folder, digests
 
 
+@pytest.fixture(scope="session")
+def parser() -> Iterator[ParseChild]:
+    child = ParseChild(os.environ)
+    yield child
+    child.stop()
+
+
 @pytest.fixture
-def bench(tiny_bundles: tuple[Path, dict[str, str]]) -> Bench:
-    return Bench(tiny_bundles[0], tiny_bundles[1], MemoryOnlineStore())
+def bench(tiny_bundles: tuple[Path, dict[str, str]], parser: ParseChild) -> Bench:
+    return Bench(tiny_bundles[0], tiny_bundles[1], MemoryOnlineStore(), parser.check)

@@ -7,7 +7,9 @@ never replaces one that serves.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,12 +22,16 @@ from tidewheel.deployment.status import VersionStatus
 from tidewheel.errors import ContractViolation, TidewheelError
 from tidewheel.findings import Finding
 from tidewheel.serving.load import LoadRefused, Stores, load_version
+from tidewheel.serving.parse_child import ParseChild
 from tidewheel.serving.snapshot import LoadedVersion, Snapshot, take_snapshot
+from tidewheel.serving.verdicts import Verdicts
 
 LOG = logging.getLogger("tidewheel.model_server")
 LOOK_EVERY_S = 0.1
 WATCH_EVERY_S = 0.5
 RETRY_AFTER_US = 10 * SECOND_US
+RETRY_AT_MOST_US = 320 * SECOND_US
+PASSING = ("DigestMismatch", "SignatureMissing", "SignatureInvalid")  # what others may put right at any time
 
 Key = tuple[str, str]  # version and digest
 
@@ -39,11 +45,13 @@ class Versions:
         self._home, self._project, self._stores, self._clock = home, project, stores, clock
         self._changed = changed
         self._trust = trust_of(home)
+        self._parser, self._verdicts = ParseChild(os.environ), Verdicts(home.verdicts)
         self._path = home.deployments / f"{project}.json"
         self._seen: tuple[int, int, int] | None = None
         self._wanted: DeploymentDocument | None = None
         self._loaded: dict[Key, LoadedVersion] = {}
         self._failed: dict[Key, tuple[Finding, int]] = {}
+        self._n_failed: dict[Key, int] = {}
         self._loading: dict[Key, asyncio.Task[None]] = {}
         self._loader = ThreadPoolExecutor(1, "load")
         self._watcher = ThreadPoolExecutor(1, "watch")
@@ -53,6 +61,9 @@ class Versions:
         """Follow the document until cancelled."""
         watch = asyncio.create_task(self._watch_features())
         try:
+            self._look()
+            if self._wanted is None:  # nothing to do yet but to get ready for it
+                self._loader.submit(self._parser.start)
             while True:
                 self._look()
                 self._load_what_is_missing()
@@ -60,6 +71,7 @@ class Versions:
                 await asyncio.sleep(LOOK_EVERY_S)
         finally:
             watch.cancel()
+            self._parser.stop()
             self._loader.shutdown(wait=False, cancel_futures=True)
             self._watcher.shutdown(wait=False, cancel_futures=True)
 
@@ -96,6 +108,7 @@ class Versions:
             LOG.warning("event=document_refused error=%s", error)
             return
         self._wanted = document
+        self._n_failed.clear()
         self._failed.clear()  # a new document is a new chance
         self._changed()
 
@@ -113,10 +126,12 @@ class Versions:
     async def _load(self, key: Key, variant: Variant, folder: Path) -> None:
         loop = asyncio.get_running_loop()
         try:
-            loaded = await loop.run_in_executor(self._loader, load_version, folder, variant, self._stores, self._trust)
+            loaded = await loop.run_in_executor(
+                self._loader, load_version, folder, variant, self._stores, self._trust, self._parse
+            )
         except LoadRefused as error:
             LOG.warning("event=version_refused version=%s reason=%s message=%s", *key[:1], error.finding.reason, error)
-            self._failed[key] = (error.finding, self._clock.monotonic_us() + RETRY_AFTER_US)
+            self._failed[key] = (error.finding, self._clock.monotonic_us() + self._pause_us(key, error.finding))
         else:
             self._loaded[key] = loaded
             await loop.run_in_executor(self._watcher, look_at_features, loaded, self._clock.now_us())
@@ -125,6 +140,22 @@ class Versions:
             del self._loading[key]
         self._swap_if_able()
         self._changed()
+
+    def _parse(self, folder: Path, digest: str) -> Finding | None:
+        """In a thread: have a child parse a bundle, unless one did before."""
+        if self._verdicts.knows(digest):
+            return None
+        finding = self._parser.check(folder, digest)
+        if finding is None:
+            self._verdicts.keep(digest)
+        return finding
+
+    def _pause_us(self, key: Key, finding: Finding) -> int:
+        """Until the next try: twice as long each time where the same bytes will do the same again."""
+        if finding.reason in PASSING:
+            return RETRY_AFTER_US
+        self._n_failed[key] = self._n_failed.get(key, 0) + 1
+        return int(min(RETRY_AFTER_US << (self._n_failed[key] - 1), RETRY_AT_MOST_US))
 
     def _swap_if_able(self) -> None:
         """Serve the wanted document as soon as every version that it routes to is ready."""
@@ -140,6 +171,8 @@ class Versions:
         if served is not None and served.document == wanted and served.versions.keys() == names:
             return
         self.snapshot = take_snapshot(wanted, ready)
+        with contextlib.suppress(RuntimeError):  # it is shutting down
+            self._loader.submit(self._parser.start)  # for the next version; a start of the server has other work
         for key in self._loaded.keys() - named:
             del self._loaded[key]
         self._changed()
