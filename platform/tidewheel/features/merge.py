@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,11 @@ class OwnEvents:
 
     records: Records  # int64 [n, 3 + n_columns]
     known_id: Bools  # False where the request has no event id: its event is then in no state
+    came: Bools | None = None  # whether it came before the request, where that is known better than by the state
+
+    def taken(self, rows: Any) -> OwnEvents:
+        """Those of some requests, by index."""
+        return OwnEvents(self.records[rows], self.known_id[rows], None if self.came is None else self.came[rows])
 
 
 def published_values(view: WindowedView | BatchView, blobs: Sequence[bytes], newest_us: Ints) -> Floats:
@@ -48,7 +54,7 @@ def windowed_values(
         # reduceat also reduces what lies between two runs; ordered by entity and time, hardly anything does.
         order = np.lexsort((t_us, entity_of))
         if (order[1:] < order[:-1]).any():
-            mine = None if own is None else OwnEvents(own.records[order], own.known_id[order])
+            mine = None if own is None else own.taken(order)
             result = np.empty((len(t_us), len(view.features)))
             result[order] = windowed_values(view, blobs, entity_of[order], t_us[order], mine)
             return result
@@ -58,9 +64,9 @@ def windowed_values(
     own_us, state_of = t_us, entity_of
     added: Bools | None = None  # the own event counts and is not in the state
     if own is not None and view.own_event != "as any":
-        known, known_us = _known(records, counts, entity_of, own)
+        known, known_us = known_events(records, counts, entity_of, own)
         if view.own_event == "counts":
-            added = ~known
+            added = ~known if own.came is None else ~own.came
         elif known.any():
             own_us = np.where(known, known_us, t_us)
             records, counts, entity_of = _without_own(records, counts, entity_of, own, known)
@@ -111,7 +117,7 @@ def batch_values(view: BatchView, blobs: Sequence[bytes | None], entity_of: Ints
     return np.where(fresh[:, None], values, np.nan)
 
 
-def _known(records: Records, counts: Ints, entity_of: Ints, own: OwnEvents) -> tuple[Bools, Ints]:
+def known_events(records: Records, counts: Ints, entity_of: Ints, own: OwnEvents) -> tuple[Bools, Ints]:
     """Whether each request's own event is in the state it reads, with a time that has come by the request's; and
     that time."""
     ids, wanted, asked_us = records[:, ID], own.records[:, ID], own.records[:, TIME]

@@ -18,7 +18,7 @@ from tidewheel.features.declaration import BatchView, FeatureSet, RequestView, W
 from tidewheel.features.events import OFFSET_COLUMN, normal_schema
 from tidewheel.features.kernel import ID, TIME, KeyedEvents, merged_states
 from tidewheel.features.keys import entity_keys
-from tidewheel.features.merge import OwnEvents, batch_values, windowed_values
+from tidewheel.features.merge import OwnEvents, batch_values, known_events, windowed_values
 from tidewheel.features.reader import own_events
 from tidewheel.features.rows import (
     Values,
@@ -94,9 +94,9 @@ def _replay_view(
     asked = entity_keys(view.state.keys, [arrays[column] for column in view.keys])
     codes = np.array([place.setdefault(key, len(place)) for key in asked], dtype=np.int64)
     states: list[bytes | None] = [None] * len(place)
-    own = None
+    own, apart_us = None, 0
     if isinstance(view, WindowedView) and view.own_event != "as any":
-        own = own_events(view, features, arrays, t_us)
+        own, apart_us = _own_events(own_events(view, features, arrays, t_us), keyed, codes, len(place), t_us)
     values = np.full((len(t_us), len(view.feature_names)), np.nan)
     order = np.argsort(t_us, kind="stable")
     done = 0
@@ -107,7 +107,7 @@ def _replay_view(
             nothing = np.zeros(len(rows), dtype=np.int64)
             values[rows] = _read(view, [None], nothing, t_us[rows], own, rows)
     for start, stop, span_us, until_us in _micro_batches(keyed.records[:, TIME], batch_events):
-        _take(view, states, keyed, start, stop, span_us)
+        _take(view, states, keyed, start, stop, span_us + apart_us)
         upto = len(order) if until_us is None else int(np.searchsorted(t_us[order], until_us, side="right"))
         for first in range(done, upto, batch_events):
             rows = order[first : min(first + batch_events, upto)]
@@ -121,7 +121,8 @@ def _replay_view(
 def _take(
     view: WindowedView | BatchView, states: list[bytes | None], keyed: KeyedEvents, start: int, stop: int, span_us: int
 ) -> None:
-    """Bring the touched states up to date; requests of this batch may be ``span_us`` older than its newest event."""
+    """Bring the touched states up to date; requests of this batch, or their own events, may be ``span_us`` older than
+    its newest event."""
     touched, codes = np.unique(keyed.codes[start:stop], return_inverse=True)
     # The log is replayed in order of time, so where an event stands is its place in that order.
     batch = KeyedEvents([b""] * len(touched), codes.astype(np.int64), keyed.records[start:stop], np.arange(start, stop))
@@ -140,8 +141,16 @@ def _read(
 ) -> Values:
     if isinstance(view, BatchView):
         return batch_values(view, blobs, entity_of, t_us)
-    mine = None if own is None else OwnEvents(own.records[rows], own.known_id[rows])
-    return windowed_values(view, blobs, entity_of, t_us, mine)
+    return windowed_values(view, blobs, entity_of, t_us, None if own is None else own.taken(rows))
+
+
+def _own_events(own: OwnEvents, keyed: KeyedEvents, codes: Ints, n_entities: int, t_us: Ints) -> tuple[OwnEvents, int]:
+    """Own events with what all of history knows of them, and how far before its request one was recorded at most."""
+    order = np.argsort(keyed.codes, kind="stable")
+    counts = np.bincount(keyed.codes, minlength=n_entities)
+    came, came_us = known_events(keyed.records[order], counts, codes, own)
+    apart_us = int((t_us - came_us)[came].max()) if came.any() else 0
+    return OwnEvents(own.records, own.known_id, came), apart_us
 
 
 def _in_time_order(keyed: KeyedEvents, *, first: bool) -> KeyedEvents:
