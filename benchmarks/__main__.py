@@ -15,7 +15,7 @@ from rich.console import Console
 
 from benchmarks.lines import table_of
 
-BENCHMARKS = ("drift", "scoring", "serving", "training_set", "plain_features", "stream", "online_read")
+BENCHMARKS = ("drift", "scoring", "serving", "training_set", "plain_features", "stream", "online_read", "stream_kafka")
 LIBRARIES = ("numpy", "duckdb", "onnxruntime", "xgboost-cpu", "evidently", "pandas", "uvicorn")
 
 
