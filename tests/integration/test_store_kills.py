@@ -49,14 +49,18 @@ def take(store: OnlineStore, batch: int, limit: int = N_EVENTS) -> None:
     position = told.position if told else 0
     while position < limit:
         following = min(position + batch, N_EVENTS)
-        touched = np.unique(ENTITY_OF[position:following]).tolist()
-        rows = StateRows(
-            [key(entity) for entity in touched], [blob(entity, following) for entity in touched],
-            np.full(len(touched), following), np.full(len(touched), following * 1_000_000),
-            np.full((len(touched), 2), float(following)),
-        )  # fmt: skip
-        store.write(S, 0, rows, Progress(following, following, N_EVENTS, 0, 0))
+        store.write(S, 0, rows_of(position, following), Progress(following, following, N_EVENTS, 0, 0))
         position = following
+
+
+def rows_of(position: int, following: int) -> StateRows:
+    """What a batch of events makes of the entities that it touches."""
+    touched = np.unique(ENTITY_OF[position:following]).tolist()
+    return StateRows(
+        [key(entity) for entity in touched], [blob(entity, following) for entity in touched],
+        np.full(len(touched), following), np.full(len(touched), following * 1_000_000),
+        np.full((len(touched), 2), float(following)),
+    )  # fmt: skip
 
 
 def _writer(url: str, batch: int) -> None:
@@ -92,6 +96,10 @@ def test_kills_at_random_and_two_writers_at_once_change_nothing(url: str):
         n_killed += position_of(store) < N_EVENTS
     assert n_killed >= ROUNDS // 2, "the writers were too quick to be killed"
     _writer(url, BATCH)
+    late = online_store_at(url, Path("unused"))  # a zombie, which wakes up when all is done
+    for following in (BATCH, N_EVENTS // 2, N_EVENTS - 1):
+        late.write(S, 0, rows_of(following - BATCH, following), Progress(following, following, N_EVENTS, 0, 0))
+    late.close()
     (found,) = store.read([(S, [key(entity) for entity in range(N_ENTITIES)])])
     assert position_of(store) == N_EVENTS
     wrong = [entity for entity in range(N_ENTITIES) if found[entity] != blob(entity, N_EVENTS)]
