@@ -28,6 +28,7 @@ import numpy as np
 import psutil
 import uvloop
 
+from benchmarks.grpc_load import closed_loop, messages
 from benchmarks.lines import Line
 from benchmarks.world import ROOT, TrainedWorld, scratch, trained
 from tidewheel.adapters.sqlite_store import SqliteOnlineStore
@@ -61,6 +62,7 @@ class Target:
     url: str
     process: psutil.Process
     path: str = "/v2/models/card-fraud/infer"
+    grpc_address: str = ""
 
 
 def run(size: str) -> list[Line]:
@@ -68,16 +70,19 @@ def run(size: str) -> list[Line]:
     rounds, requests = SIZES[size]
     world = trained(size)
     sent = list(bodies(world.requests, world.project))
+    called = messages(world.project.name, sent)
     lines: list[Line] = []
     with servers(world) as (ours, floor):
         for target in (ours, floor):
             _load(target, 4, sent, len(sent) // 4)
         for connections, n in requests.items():
-            seen: dict[str, list[Load]] = {"ours": [], "floor": []}
+            seen: dict[str, list[Load]] = {"ours": [], "floor": [], "grpc": []}
             for _ in range(rounds):
                 seen["ours"].append(_load(ours, connections, sent, n))
                 seen["floor"].append(_load(floor, connections, sent, n))
+                seen["grpc"].append(_grpc_load(ours, connections, called, n))
             lines += _lines(connections, rounds, seen["ours"], seen["floor"])
+            lines += _grpc_lines(connections, rounds, seen["grpc"], seen["ours"])
     return lines
 
 
@@ -92,6 +97,27 @@ def _lines(connections: int, rounds: int, ours: list[Load], floor: list[Load]) -
         Line(f"{what}: p99", FLOOR_OUT, *tails, "ms", rounds),
         Line(f"{what}: server CPU", FLOOR_OUT, *cpu, "us/request", rounds),
     ]
+
+
+def _grpc_lines(connections: int, rounds: int, grpc: list[Load], rest: list[Load]) -> list[Line]:
+    what = f"gRPC, {connections} connection{'s' if connections > 1 else ''}"
+    against, note = "REST of the same server", "the client of gRPC costs as much as the server"
+    rates = median(one.rate_rps for one in grpc), median(one.rate_rps for one in rest)
+    cpu = median(one.cpu_us for one in grpc), median(one.cpu_us for one in rest)
+    tails = median(one.p99_ms for one in grpc), median(one.p99_ms for one in rest)
+    return [
+        Line(f"{what}: rate", against, *rates, "requests/s", rounds, higher_is_better=True, note=note),
+        Line(f"{what}: p99", against, *tails, "ms", rounds),
+        Line(f"{what}: server CPU", against, *cpu, "us/request", rounds),
+    ]
+
+
+def _grpc_load(target: Target, connections: int, sent: list[bytes], n: int) -> Load:
+    before = sum(target.process.cpu_times()[:2])
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        rate_rps, p99_ms = runner.run(closed_loop(target.grpc_address, connections, sent, n))
+    cpu_s = sum(target.process.cpu_times()[:2]) - before
+    return Load(rate_rps, p99_ms, cpu_s * 1e6 / n)
 
 
 def _load(target: Target, connections: int, sent: list[bytes], n: int) -> Load:
@@ -124,9 +150,12 @@ def servers(world: TrainedWorld) -> Iterator[tuple[Target, Target]]:
     try:
         home = world.home.root
         start("tidewheel.apps.stream_worker", "--home", home)
-        port, floor_port = _free_port(), _free_port()
-        process = start("tidewheel.apps.model_server", "--home", home, "--project", world.project.name, "--port", port)
-        ours = Target(f"http://127.0.0.1:{port}", process)
+        port, floor_port, grpc_port = _free_port(), _free_port(), _free_port()
+        process = start(
+            "tidewheel.apps.model_server", "--home", home, "--project", world.project.name, "--port", port,
+            "--grpc-port", grpc_port,
+        )  # fmt: skip
+        ours = Target(f"http://127.0.0.1:{port}", process, grpc_address=f"127.0.0.1:{grpc_port}")
         _wait(lambda: _features_ready(f"{ours.url}/v2/models/{world.project.name}"))
         database = scratch() / "floor.db"
         fill_floor(world, database)

@@ -12,7 +12,7 @@ from servers.redis import need_redis
 pytestmark = pytest.mark.integration
 
 
-@pytest.mark.parametrize(("name", "n_lines"), [("drift", 4), ("serving", 6), ("online_read", 8)])
+@pytest.mark.parametrize(("name", "n_lines"), [("drift", 4), ("serving", 12), ("online_read", 8)])
 def test_a_benchmark_runs_and_gives_its_lines(repository: Path, name: str, n_lines: int) -> None:
     if name == "online_read":
         need_redis()

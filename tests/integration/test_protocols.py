@@ -121,6 +121,7 @@ def test_a_vector_is_logged_as_what_it_is(served: Rig) -> None:
         pytest.param("POST", f"{V2}/versions/9/infer", 404, None, id="a version that is not loaded"),
         pytest.param("GET", f"{V2}/versions/9/ready", 404, None, id="readiness of such a version"),
         pytest.param("POST", "/v2/repository/models/tiny/unload", 404, None, id="unloading"),
+        pytest.param("GET", "/docs", 404, None, id="a page that is not there"),
         pytest.param("GET", "/%2e%2e/etc/passwd", 404, None, id="a path out of the server"),
     ],
 )

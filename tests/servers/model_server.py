@@ -67,6 +67,7 @@ class Rig:
     digests: dict[str, str]
     port: int
     generation: int = 0
+    grpc_port: int = 0
     servers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property

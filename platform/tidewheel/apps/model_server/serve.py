@@ -61,7 +61,7 @@ def run(home_root: Path, project: str, replica: int, port: int, settings: Settin
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
     )
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # what callers get wrong is told to them, not to the log
     try:
         listener = listen(port)
     except OSError as error:
@@ -162,7 +162,7 @@ class ModelServer:
         self._shadow.start()
         config = uvicorn.Config(
             app, http=connection_class(self._settings.limits), loop="none", lifespan="off", ws="none",
-            log_level="warning", access_log=False, log_config=None, server_header=False, date_header=False,
+            log_level="error", access_log=False, log_config=None, server_header=False, date_header=False,
             proxy_headers=False, timeout_graceful_shutdown=GRACE_S, backlog=2048,
         )  # fmt: skip
         server = _Server(config)

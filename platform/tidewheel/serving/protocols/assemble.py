@@ -103,7 +103,7 @@ def _flat(name: str, tensor: Tensor) -> list[Any]:
     if not data or type(data[0]) is not list:
         return data
     inner = tensor.shape[1] if len(tensor.shape) == 2 else -1
-    if len(data) != tensor.shape[0] or any(type(row) is not list or len(row) != inner for row in data):
+    if tensor.shape[:1] != [len(data)] or any(type(row) is not list or len(row) != inner for row in data):
         raise BadRequest(f"{name}: shape does not fit the nested data (got {tensor.shape[:8]} for {len(data)} lists)")
     return [value for row in data for value in row]
 

@@ -90,6 +90,10 @@ def test_a_request_column_alone_is_no_vector() -> None:
             "features: shape does not fit the nested data (got [1, 3] for 2 lists)", id="ragged lists",
         ),
         pytest.param(
+            [tensor("features", "FP64", [[1, 2, 3]], [])],
+            "features: shape does not fit the nested data (got [] for 1 lists)", id="lists without a shape",
+        ),
+        pytest.param(
             [tensor("features", "FP64", [1, 2, 3], [1, 3]), tensor("late", "FP64", [1.0])],
             "features: holds every feature already (got features, late as well)", id="whole and by name",
         ),
