@@ -9,9 +9,13 @@ import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 import threading
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +23,20 @@ import numpy as np
 import pytest
 
 from memory.online_store import MemoryOnlineStore
-from memory.signing import KEY, trust
+from memory.signing import KEY, trust, trust_in
 from memory.tiny import place_bundle
+from servers.mlflow import free_port
+from tidewheel.adapters.local_cluster import LocalCluster
+from tidewheel.adapters.local_home import LocalHome
 from tidewheel.bundle.files import GOLDEN, MODEL_ONNX, MODEL_UBJ, SERVING_PLAN
 from tidewheel.bundle.manifest import MANIFEST, SIGNATURE, digest_of, write_manifest
 from tidewheel.bundle.scorer import OnnxScorer
 from tidewheel.bundle.signature import sign_bundle
-from tidewheel.deployment.document import Variant
+from tidewheel.deployment.document import DeploymentDocument, Variant
 from tidewheel.serving.last_good import LastGood
 from tidewheel.serving.load import LoadRefused, Stores, load_version
 from tidewheel.serving.parse_child import Limits, ParseChild
+from waiting import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(3600)]
 
@@ -111,6 +119,8 @@ def make(good: Path, folder: Path, chance: random.Random) -> tuple[str, str]:
     data = path.read_bytes()
     as_json = target.endswith((".json", ".sig")) and chance.random() < 0.5
     changed = json_mutant(data, chance) if as_json else mutant(data, chance)
+    while changed == data:
+        changed = mutant(data, chance)
     path.write_bytes(changed)
     signed = chance.random() < 0.75
     if target == SIGNATURE:
@@ -121,6 +131,88 @@ def make(good: Path, folder: Path, chance: random.Random) -> tuple[str, str]:
     if signed:
         sign_bundle(folder, digest, KEY)
     return f"{'signed' if signed else 'unsigned'} {target}", digest
+
+
+@contextmanager
+def server(home: LocalHome, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    command = [
+        sys.executable, "-m", "tidewheel.apps.model_server", "--home", str(home.root), "--project", "tiny",
+        "--port", str(port),
+    ]  # fmt: skip
+    with (home.root / "server.log").open("ab") as log, subprocess.Popen(command, stderr=log) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+class Probe:
+    """Asks without a pause until told to stop; every answer that is not a score of version 1 counts as a failure."""
+
+    def __init__(self, port: int) -> None:
+        inputs = [{"name": "customer_id", "shape": [1], "datatype": "INT64", "data": [7]}]
+        self._body = json.dumps({"inputs": inputs}).encode()
+        self._url = f"http://127.0.0.1:{port}/v2/models/tiny/infer"
+        self._stop = threading.Event()
+        self.n_right, self.wrong = 0, list[str]()
+
+    def ask(self) -> str:
+        with urllib.request.urlopen(urllib.request.Request(self._url, self._body), timeout=10) as answer:
+            body = json.loads(answer.read())
+        return str({output["name"]: output["data"][0] for output in body["outputs"]}["model_version"])
+
+    def __enter__(self) -> Probe:
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.02):
+            try:
+                version = self.ask()
+            except (OSError, ValueError, KeyError) as error:
+                self.wrong.append(repr(error))
+                continue
+            self.n_right += version == "1"
+            if version != "1":
+                self.wrong.append(f"version {version}")
+
+
+def test_a_server_that_is_given_mutants_never_stops_answering(good: Path, tmp_path: Path) -> None:
+    home = LocalHome(trust_in(tmp_path / "home"))
+    shutil.copytree(good, home.bundles / good.name)
+    cluster, first = LocalCluster(home), Variant("1", good.name, BANDS)
+
+    def deploy(generation: int, *others: Variant) -> None:
+        warm = tuple(one.version for one in others)
+        document = DeploymentDocument(
+            "tiny", generation, "customer_id", "s", "1", (first, *others), {"1": 1.0}, (), warm
+        )  # fmt: skip
+        cluster.write_document(document)
+
+    def state_of(version: str) -> str:
+        told = [status.versions.get(version) for status in cluster.server_status("tiny")]
+        return told[0].state if told and told[0] is not None else ""
+
+    deploy(1)
+    with server(home, port := free_port()) as process:
+        until(lambda: state_of("1") == "ready", 60)
+        with Probe(port) as probe:
+            for number in range(max(N_MUTANTS // 10, 1)):
+                folder = tmp_path / f"mutant-{number}"
+                _, digest = make(good, folder, random.Random(f"server/{SEED}/{number}"))
+                if digest == good.name:  # only the signature differs: it would take the good bundle's place
+                    continue
+                folder.rename(home.bundles / digest)
+                deploy(number + 2, Variant(f"m{number}", digest, BANDS))
+                until(lambda n=number: state_of(f"m{n}") in ("failed", "ready"), 60)
+        assert process.poll() is None
+        assert (probe.wrong, probe.n_right > N_MUTANTS // 10) == ([], True)
+        assert probe.ask() == "1"
 
 
 def test_no_mutant_is_served_wrongly_and_nothing_that_loads_it_goes_down(
