@@ -31,10 +31,11 @@ from tidewheel.clock import SECOND_US, Clock, SystemClock, utc_text
 from tidewheel.errors import TidewheelError, Unavailable
 from tidewheel.features.declaration import BatchView, RequestView, WindowedView
 from tidewheel.features.lake import source_paths
+from tidewheel.features.lake_keeper import LakeKeeper, LakePlace
 from tidewheel.features.load import load_features
 from tidewheel.features.ports import EventLog, LostWrites, OnlineStore
 from tidewheel.features.schema import topic_of
-from tidewheel.features.stream import LakeKeeper, LakePlace, StateKeeper
+from tidewheel.features.stream import StateKeeper
 from tidewheel.spec.load import load_project
 from tidewheel.spec.project import ModelProject
 

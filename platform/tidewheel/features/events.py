@@ -26,6 +26,7 @@ __all__ = ["EVENT_TIME_TYPE", "OFFSET_COLUMN", "CheckedEvents", "normal_schema",
 
 EVENT_TIME_TYPE = pa.timestamp("us", tz="UTC")
 OFFSET_COLUMN = "_offset"  # position in the event log, kept in the lake: the order of arrival
+PARTITION_COLUMN = "_partition"  # int32: of the log, and with the offset what an event is called there
 EARLIEST_US = parse_utc("1970-01-01")
 LATEST_US = parse_utc("2200-01-01")
 AHEAD_US = HOUR_US  # how far clocks may differ: an event from later than this has a wrong time

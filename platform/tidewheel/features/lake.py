@@ -1,7 +1,8 @@
 """The lake: one folder of Parquet files per source, in the order events arrived.
 
-A part is named by the offsets it holds (``part-<first>-<next>.parquet``, the next one excluded), so that writing it
-again replaces it and the newest name says how far the lake has come. Reads drop duplicates by event id.
+A part is named by the partition of the log and the offsets it holds (``part-<partition>-<first>-<next>.parquet``,
+the next one excluded), so that writing it again replaces it and the newest name says how far the lake has come. Older
+parts have no partition in their name: it is 0. Reads drop duplicates by event id.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,7 +20,17 @@ from tidewheel.errors import InputError, naming
 from tidewheel.features.events import OFFSET_COLUMN
 from tidewheel.spec.project import ModelProject
 
-_PART = re.compile(r"part-(\d{20})-(\d{20})\.parquet")
+_PART = re.compile(r"part-(?:(\d{5})-)?(\d{20})-(\d{20})\.parquet")
+
+
+@dataclass(frozen=True, order=True)
+class Part:
+    """Events of ``partition`` with offsets ``first`` up to ``following``."""
+
+    partition: int
+    first: int
+    following: int
+    path: Path
 
 
 def source_paths(lake: Path, project: ModelProject) -> dict[str, Path]:
@@ -26,29 +38,31 @@ def source_paths(lake: Path, project: ModelProject) -> dict[str, Path]:
     return {name: lake / source.path.removeprefix("lake/") for name, source in project.sources.items()}
 
 
-def part_name(first: int, following: int) -> str:
-    return f"part-{first:020d}-{following:020d}.parquet"
+def part_name(first: int, following: int, partition: int = 0) -> str:
+    return f"part-{partition:05d}-{first:020d}-{following:020d}.parquet"
 
 
-def parts(folder: Path) -> list[tuple[int, int, Path]]:
-    """(first offset, next offset, file) of the worker's parts, in order."""
-    found = []
-    if folder.is_dir():
-        for entry in os.scandir(folder):
-            if match := _PART.fullmatch(entry.name):
-                found.append((int(match[1]), int(match[2]), Path(entry.path)))
-    return sorted(found)
+def parts(folder: Path) -> list[Part]:
+    """The worker's parts, in order."""
+    entries = os.scandir(folder) if folder.is_dir() else ()
+    found = (_part(Path(entry.path)) for entry in entries)
+    return sorted(part for part in found if part is not None)
 
 
-def lake_end(folder: Path) -> int:
-    """The offset up to which events of the log are in the lake."""
-    return max((following for _, following, _ in parts(folder)), default=0)
+def _part(path: Path) -> Part | None:
+    match = _PART.fullmatch(path.name)
+    return Part(int(match[1] or 0), int(match[2]), int(match[3]), path) if match else None
 
 
-def write_part(folder: Path, first: int, events: pa.Table, n_taken: int) -> Path:
+def lake_end(folder: Path, partition: int = 0) -> int:
+    """The offset up to which events of the log's partition are in the lake."""
+    return max((part.following for part in parts(folder) if part.partition == partition), default=0)
+
+
+def write_part(folder: Path, first: int, events: pa.Table, n_taken: int, partition: int = 0) -> Path:
     """Write events ``first`` .. ``first + n_taken``; ``n_taken`` may exceed the rows where some were rejected."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / part_name(first, first + n_taken)
+    path = folder / part_name(first, first + n_taken, partition)
     write_parquet(path, events)
     return path
 
@@ -67,37 +81,38 @@ def write_parquet(path: Path, table: pa.Table) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def live_parts(folder: Path) -> tuple[list[Path], list[Path]]:
+def live_parts(folder: Path) -> tuple[list[Part], list[Part]]:
     """Parts to read, in order, and parts that a wider one replaces (a compaction leaves them for a while)."""
-    live: list[Path] = []
-    replaced: list[Path] = []
-    end = 0
-    for _, following, path in sorted(parts(folder), key=lambda part: (part[0], -part[1])):
-        (live if following > end else replaced).append(path)
-        end = max(end, following)
+    live: list[Part] = []
+    replaced: list[Part] = []
+    ends: dict[int, int] = {}
+    for part in sorted(parts(folder), key=lambda part: (part.partition, part.first, -part.following)):
+        (live if part.following > ends.get(part.partition, 0) else replaced).append(part)
+        ends[part.partition] = max(ends.get(part.partition, 0), part.following)
     return live, replaced
 
 
-def compact(folder: Path, max_rows: int, min_files: int) -> None:
+def compact(folder: Path, max_rows: int, min_files: int, partition: int = 0) -> None:
     """Join runs of small adjacent parts into parts of up to ``max_rows`` rows; safe to kill at any point.
 
     The replaced parts stay until ``drop_replaced``, because a reader may have listed them already.
     """
-    run: list[tuple[int, int, Path]] = []
-    live = set(live_parts(folder)[0])
-    for part in [*(part for part in parts(folder) if part[2] in live), None]:
-        if part is not None and (not run or (part[0] == run[-1][1] and part[1] - run[0][0] <= max_rows)):
+    run: list[Part] = []
+    for part in [*(part for part in live_parts(folder)[0] if part.partition == partition), None]:
+        if part is not None and (
+            not run or (part.first == run[-1].following and part.following - run[0].first <= max_rows)
+        ):
             run.append(part)
             continue
         if len(run) >= min_files:
-            joined = pa.concat_tables([read_parquet(path) for _, _, path in run], promote_options="default")
-            write_part(folder, run[0][0], joined, run[-1][1] - run[0][0])
+            joined = pa.concat_tables([read_parquet(one.path) for one in run], promote_options="default")
+            write_part(folder, run[0].first, joined, run[-1].following - run[0].first, partition)
         run = [part] if part is not None else []
 
 
-def drop_replaced(folder: Path, before_s: float) -> None:
+def drop_replaced(folder: Path, before_s: float, partition: int = 0) -> None:
     """Remove replaced parts whose replacement was written before ``before_s`` (Unix seconds)."""
-    live, replaced = live_parts(folder)
+    live, replaced = ([part.path for part in one if part.partition == partition] for one in live_parts(folder))
     if replaced and max(path.stat().st_mtime for path in live) < before_s:
         for path in replaced:
             path.unlink(missing_ok=True)
@@ -112,14 +127,19 @@ def read_parquet(path: Path) -> pa.Table:
 def source_files(path: Path) -> list[Path]:
     """Data files behind a path (a file or a folder), in order of arrival. Raises InputError for a missing file."""
     if path.is_dir():
-        replaced = set(live_parts(path)[1])
+        replaced = {part.path for part in live_parts(path)[1]}
         files = (file for file in path.iterdir() if file.suffix in (".parquet", ".csv") and file.name[0] != ".")
-        return sorted(file for file in files if file not in replaced)
+        return sorted((file for file in files if file not in replaced), key=_arrival)
     if path.is_file():
         return [path]
     if path.suffix:
         raise InputError(f"{path}: no such file or folder")
     return []  # a folder of the lake that no event has reached yet
+
+
+def _arrival(path: Path) -> tuple[str, int, int, str]:
+    part = _part(path)
+    return (path.name, 0, 0, "") if part is None else ("part-", part.partition, part.first, path.name)
 
 
 def read_batches(path: Path, max_rows: int = 500_000) -> Iterator[pa.Table]:
