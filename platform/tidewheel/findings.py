@@ -39,6 +39,7 @@ REASONS: dict[str, str] = {
     "WorseThanChampion": "The candidate loses more than allowed against the champion on the same holdout",
     "SliceWorse": "The candidate loses more than allowed on a declared slice",
     "SkewUnchecked": "The gate requires served values to equal their recomputation, and no recent check says so",
+    "TransformUnstable": "A request function gives a row another value alone, among others or in another order",
     "GatePassed": "The candidate passed every check of the gate",
     # what a rollout or a load says
     "DigestMismatch": "The bytes of a bundle are not those that were registered",

@@ -49,6 +49,10 @@ class Training(Section):
 
     @model_validator(mode="after")
     def _params_are_not_ours(self) -> Training:
+        if self.params.get("booster") == "dart":
+            raise ValueError("params.booster: dart cannot be served: ONNX has no weights of trees; leave booster out")
+        if "missing" in self.params:
+            raise ValueError("params.missing: a missing value is NaN in training and serving alike; leave missing out")
         ours = sorted({"objective", "num_class", "booster", "nthread", "verbosity"} & self.params.keys())
         if ours:
             raise ValueError(f"params must not set {', '.join(ours)}: the platform does")

@@ -17,8 +17,10 @@ from tidewheel.errors import ContractViolation, InputError
 from tidewheel.features.declaration import FeatureSet
 from tidewheel.features.rows import TrainingRows
 from tidewheel.features.vector import model_input
+from tidewheel.findings import Finding
 from tidewheel.spec.project import ModelProject
 from tidewheel.training.frame import TrainingFrame, frame_of
+from tidewheel.training.transforms import transforms_finding
 
 Report = Callable[[int, int], None]
 
@@ -47,6 +49,7 @@ class Dataset:
     frame: TrainingFrame
     event_ids: pa.ChunkedArray
     n_unmatched: int
+    transforms: Finding | None = None  # why request functions cannot be served as they were trained
 
 
 def labelled_dataset(
@@ -92,7 +95,12 @@ def labelled_dataset(
     # As float32 now, not only when a model is given them: an engine that adds in parallel differs in the last bit of a
     # float64 from run to run, and equal data should give an equal bundle.
     x = model_input(frame.x).astype(np.float64)
-    return Dataset(TrainingFrame(features.names, x, frame.y, frame.event_time_us, plain), ids, found.n_unmatched)
+    return Dataset(
+        TrainingFrame(features.names, x, frame.y, frame.event_time_us, plain),
+        ids,
+        found.n_unmatched,
+        transforms_finding(features, rows, pa.table(made)),
+    )
 
 
 def aligned(ids: pa.ChunkedArray, other_ids: pa.ChunkedArray, values: NDArray[np.float64]) -> NDArray[np.float64]:

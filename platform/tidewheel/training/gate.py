@@ -24,6 +24,7 @@ class GateInput:
     slices: tuple[SliceResult, ...] = ()
     parity: Finding | None = None
     skew: Finding | None = None
+    transforms: Finding | None = None
 
 
 Check = Callable[[GateInput], tuple[Finding, ...]]
@@ -91,8 +92,14 @@ def served_values_unproven(given: GateInput) -> tuple[Finding, ...]:
     return (given.skew,) if given.skew else ()
 
 
+def transforms_unstable(given: GateInput) -> tuple[Finding, ...]:
+    """A request function must say of a row what it said at training, whatever comes with it."""
+    return (given.transforms,) if given.transforms else ()
+
+
 CHECKS: Sequence[Check] = (
     twin_differs,
+    transforms_unstable,
     served_values_unproven,
     below_minimum,
     below_baseline,

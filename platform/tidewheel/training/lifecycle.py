@@ -125,7 +125,7 @@ def train_version(
         shop.on_features,
     )
     champion = _scored_champion(serving, project, features, data, split, as_of_us, shop) if serving else None
-    given = RunInput(project, features, folder, data.frame, split, as_of_us, champion, shop.skew)
+    given = RunInput(project, features, folder, data.frame, split, as_of_us, champion, data.transforms, shop.skew)
     with scratch(shop.bundles) as made:
         candidate = train_candidate(given, made, shop.on_step)
 

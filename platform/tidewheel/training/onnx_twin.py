@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from typing import TYPE_CHECKING
+
+from tidewheel.bundle.trees import check_kind
 
 if TYPE_CHECKING:
     import xgboost
@@ -14,7 +17,7 @@ OPSET = 15
 def onnx_twin(booster: xgboost.Booster) -> bytes:
     """model.onnx: input ``x`` float [n, k], NaN is missing; outputs ``label`` and ``probabilities`` [n, 2].
 
-    Equal boosters give equal bytes.
+    Equal boosters give equal bytes. Raises ContractViolation for a model that ONNX cannot say, such as DART.
     """
     import xgboost
     from onnxmltools import convert_xgboost
@@ -23,6 +26,7 @@ def onnx_twin(booster: xgboost.Booster) -> bytes:
     # the converter knows features only as f0, f1, ...; names stay in model.ubj and in the serving plan
     nameless = xgboost.Booster(model_file=booster.save_raw("ubj"))
     n_features = nameless.num_features()
+    check_kind(json.loads(nameless.save_raw("json")), n_features)
     nameless.feature_names = None
     nameless.feature_types = None
     with warnings.catch_warnings():

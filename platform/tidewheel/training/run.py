@@ -6,6 +6,7 @@ that was killed can be run again.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from tidewheel.bundle.parity import Parity, parity, parity_finding
 from tidewheel.bundle.plan import PlannedFeature, ServingPlan, spec_digest, write_plan
 from tidewheel.bundle.reference import write_reference
 from tidewheel.bundle.scorer import OnnxScorer
+from tidewheel.bundle.trees import probes
 from tidewheel.errors import naming
 from tidewheel.evaluation.intervals import Estimate
 from tidewheel.features.declaration import FeatureSet
@@ -64,6 +66,7 @@ class RunInput:
     split: Split
     as_of_us: int
     champion: Champion | None = None
+    transforms: Finding | None = None  # which request functions cannot be served as they were trained
     skew: Finding | None = None  # why served values are not known to equal their recomputation
 
 
@@ -128,7 +131,9 @@ def train_candidate(given: RunInput, target: Path, report: Callable[[str], None]
         slices = compare_slices(scores, champion_scores, holdout, unit, training.gate.slices, training.gate.metric)
     report("export")
     twin = onnx_twin(fitted.booster)
-    measured = parity(scores, OnnxScorer(twin, len(train.names)).score(model_input(holdout.x)))
+    compared = np.vstack([model_input(holdout.x), probes(json.loads(fitted.booster.save_raw("json")), holdout.x[:50])])
+    scorer = OnnxScorer(twin, len(train.names))
+    measured = parity(score(fitted.booster, compared.astype(np.float64)), scorer.score(compared))
     metric = training.gate.metric
     gate = decide_gate(
         GateInput(
@@ -138,6 +143,7 @@ def train_candidate(given: RunInput, target: Path, report: Callable[[str], None]
             champion=champion_metrics.get(metric) if champion_metrics else None,
             slices=slices,
             parity=parity_finding(measured),
+            transforms=given.transforms,
             skew=given.skew if champion is not None else None,
         )
     )

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or sandbox.filter_for(platform.machine()) is None, reason="needs Linux on x86-64 or arm64"
 )
 MEMORY_BYTES = 200_000_000
+VICTIM = Path(f"/tmp/tidewheel-sandbox-{os.getpid()}")  # of the tries that would change a file
 
 
 def in_sandbox(act: Callable[[], object], *, cpu_s: int = 5) -> str:
@@ -54,16 +55,21 @@ def test_reading_and_computing_work():
         pytest.param(lambda: os.execv("/bin/true", ["true"]), id="run a program"),
         pytest.param(os.fork, id="fork"),
         pytest.param(lambda: os.kill(os.getppid(), 0), id="signal another process"),
-        pytest.param(lambda: Path("/tmp/tidewheel-sandbox").write_text("x"), id="write a file"),
-        pytest.param(lambda: os.truncate(__file__, 0), id="truncate a file"),
-        pytest.param(lambda: Path(__file__).unlink(), id="remove a file"),
-        pytest.param(lambda: Path(__file__).rename(__file__ + "x"), id="rename a file"),
-        pytest.param(lambda: Path("/tmp/tidewheel-sandbox-folder").mkdir(), id="make a folder"),
-        pytest.param(lambda: Path(__file__).chmod(0o777), id="change a mode"),
+        pytest.param(lambda: VICTIM.with_suffix(".new").write_text("x"), id="write a file"),
+        pytest.param(lambda: os.truncate(VICTIM, 0), id="truncate a file"),
+        pytest.param(VICTIM.unlink, id="remove a file"),
+        pytest.param(lambda: VICTIM.rename(VICTIM.with_suffix(".new")), id="rename a file"),
+        pytest.param(lambda: VICTIM.with_suffix(".folder").mkdir(), id="make a folder"),
+        pytest.param(lambda: VICTIM.chmod(0o777), id="change a mode"),
     ],
 )
 def test_it_may_not(act: Callable[[], object]):
-    assert in_sandbox(act) == "PermissionError"
+    VICTIM.write_text("as it was")
+    try:
+        assert in_sandbox(act) == "PermissionError"
+        assert VICTIM.read_text() == "as it was"
+    finally:
+        VICTIM.unlink()
 
 
 def test_memory_beyond_the_limit_is_not_given():

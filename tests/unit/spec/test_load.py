@@ -53,6 +53,20 @@ def test_decisions_are_ordered_by_their_lowest_score_however_they_were_written()
             id="messages of a table",
         ),
         pytest.param(
+            "training: {window: 28d}",
+            "training: {window: 28d, params: {booster: dart}}",
+            "project.yaml:20: training: params.booster: dart cannot be served: ONNX has no weights of trees; "
+            "leave booster out",
+            id="a booster that ONNX has no word for",
+        ),
+        pytest.param(
+            "training: {window: 28d}",
+            "training: {window: 28d, params: {missing: -999}}",
+            "project.yaml:20: training: params.missing: a missing value is NaN in training and serving alike; "
+            "leave missing out",
+            id="a number that stands for missing",
+        ),
+        pytest.param(
             "delay: 7d",
             "delay: 7",
             "project.yaml:19: label.delay: must be a number with a unit: ms, s, m, h or d, "
@@ -77,13 +91,14 @@ def test_decisions_are_ordered_by_their_lowest_score_however_they_were_written()
             "columns: {amount: float64",
             "zone: UTC\n    columns: {amount: float64",
             "project.yaml:11: sources.payments.zone: unknown field (got 'UTC'); allowed are path, topic, event_time, "
-            "event_id, columns, timezone, allowed_lateness",
+            "event_id, key, columns, timezone, allowed_lateness",
             id="a misspelt field of a named section",
         ),
         pytest.param(
             "training: {window: 28d}",
             "training: {window: 28d, gate: {mn: 1}}",
-            "project.yaml:20: training.gate.mn: unknown field (got 1); allowed are metric, min, max_loss, slices",
+            "project.yaml:20: training.gate.mn: unknown field (got 1); allowed are metric, min, max_loss, slices, "
+            "skew_checked_within",
             id="a misspelt field of an inner section",
         ),
         pytest.param(

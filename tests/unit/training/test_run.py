@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xgboost
 
 from memory.signing import KEY, trust
 from tidewheel.bundle.loader import load_bundle
@@ -20,6 +21,7 @@ from tidewheel.clock import DAY_US
 from tidewheel.errors import ContractViolation, InputError
 from tidewheel.features.load import load_features
 from tidewheel.features.vector import model_input
+from tidewheel.findings import Finding
 from tidewheel.spec.load import load_project
 from tidewheel.training.frame import TrainingFrame
 from tidewheel.training.onnx_twin import onnx_twin
@@ -189,6 +191,41 @@ def test_early_stopping_keeps_the_best_rounds_only(given: RunInput) -> None:
         return fit(given.frame, settings_for(params, len(given.frame))).num_boosted_rounds()
 
     assert n_rounds(40) == n_rounds(41) < 150
+
+
+def test_early_stopping_on_top_of_a_champion_keeps_its_trees_and_the_best_of_the_new(given: RunInput) -> None:
+    champion = fit(given.frame, settings_for({"n_estimators": 5}, len(given.frame)))
+    params = {"max_depth": 6, "early_stopping_rounds": 2, "n_estimators": 200}
+    booster = fit(given.frame, settings_for(params, len(given.frame)), champion)
+    assert 5 < booster.num_boosted_rounds() < 150
+    x = model_input(given.frame.x)
+    saved = xgboost.Booster({"nthread": 1}, model_file=booster.save_raw("ubj"))
+    twin = OnnxScorer(onnx_twin(booster), 2).score(x)
+    assert np.abs(saved.inplace_predict(x) - twin).max() <= 1e-6  # all trees of the file are the trees that serve
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        pytest.param({"booster": "dart"}, id="DART"),
+        pytest.param({"booster": "gblinear"}, id="linear"),
+        pytest.param({"objective": "binary:hinge"}, id="another objective"),
+    ],
+)
+def test_a_model_that_onnx_cannot_say_is_refused_at_training(given: RunInput, params: dict[str, Any]) -> None:
+    made = fit(given.frame, Settings({"objective": "binary:logistic", "base_score": 0.5, **params}, 3))
+    with pytest.raises(ContractViolation, match=r"model\.ubj: (booster|objective) '.*' cannot be served"):
+        onnx_twin(made)
+
+
+def test_a_twin_is_compared_at_every_split_and_not_only_on_the_holdout(made: tuple[Candidate, Path]) -> None:
+    assert made[0].parity.n_rows > made[0].n_holdout + 300
+
+
+def test_unstable_request_functions_do_not_pass_the_gate(given: RunInput, tmp_path: Path) -> None:
+    finding = Finding("TransformUnstable", "on 200 rows: amount_rank", "critical")
+    candidate = train_candidate(replace(given, transforms=finding), tmp_path)
+    assert (candidate.gate.action, candidate.gate.findings[0]) == ("refuse", finding)
 
 
 @pytest.mark.parametrize(
