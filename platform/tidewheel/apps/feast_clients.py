@@ -9,7 +9,7 @@ from typing import Any
 from tidewheel.adapters.connections import read_connections
 from tidewheel.adapters.feast_folder import Writing, start_writing, why_not
 from tidewheel.adapters.local_home import LocalHome
-from tidewheel.apps.stream_worker import wanted_code
+from tidewheel.apps.wanted_code import wanted_code
 from tidewheel.errors import TidewheelError
 from tidewheel.features.declaration import FeatureSet
 from tidewheel.features.feast_definitions import feast_definitions

@@ -185,7 +185,7 @@ class LakeKeeper:
 
     def _count(self, events: pa.Table, rejected: Sequence[RejectedEvent]) -> None:
         for one in rejected:
-            self.n_rejected[one.reason] += 1
+            self.n_rejected[one.reason.partition(":")[0]] += 1
         if rejected:
             self._tell("events_rejected", source=self.place.source, partition=self.place.partition,
                        first=rejected[0].offset, n=len(rejected), reason=rejected[0].reason)  # fmt: skip
