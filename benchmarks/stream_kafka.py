@@ -36,7 +36,7 @@ from tidewheel.features.load import parse_features
 from tidewheel.features.stream import BATCH_ROWS, StateKeeper
 from tidewheel.spec.load import parse_project
 
-SIZES = {"full": (400_000, 3, 3_000, 20.0), "tiny": (3_000, 1, 100, 1.0)}  # events, rounds, windowed by Quix, seconds
+SIZES = {"full": (400_000, 3, 1_000, 20.0), "tiny": (3_000, 1, 100, 1.0)}  # events, rounds, windowed by Quix, seconds
 RATE = 5_000  # events a second while latency is measured
 N_CUSTOMERS, ZIPF = 100_000, 1.1
 SPEC = """
@@ -197,19 +197,19 @@ def _state(kafka: Any, topic: str, events: pa.Table, n_windowed: int, rounds: in
 
 def _end_to_end(kafka: Any, redis: Any, topic: str, n_events: int, rounds: int) -> list[Line]:
     decoder, view = view_of(topic)
-    store = RedisOnlineStore(parse_redis_url(redis.url))
 
     def keep() -> None:
         with redis.client() as client:
             client.flushall()
         log = KafkaEventLog(parse_kafka_url(kafka.url), None, {topic: decoder})
+        store = RedisOnlineStore(parse_redis_url(redis.url))
         keeper = StateKeeper(view, 0, log, store, SystemClock(), lambda event, **fields: None)
         while keeper.progress.position < n_events:
             keeper.step()
         log.close()
+        store.close()
 
     usage, _ = alternating(rounds, {"keep": keep})["keep"]
-    store.close()
     what = f"Kafka to Redis, {n_events:,} events of {N_CUSTOMERS:,} customers"
     rate = n_events / usage.cpu_s
     return [Line(what, "the figure to reach", rate, 30_000, "events/s of CPU", rounds, higher_is_better=True,

@@ -61,6 +61,8 @@ class KafkaEventLog:
         self._address, self._password = address, password
         self._decoders, self._keys = dict(decoders or {}), dict(keys or {})
         self._readers = [KafkaReader(address, password)]
+        # A connection answers in order, so a question behind a fetch would wait until something comes: it has its own.
+        self._asker = KafkaReader(address, password).consumer
         self._producer: Producer | None = None
         self._held: dict[Place, deque[_Chunk]] = {}
         self._ends: dict[Place, tuple[int, float]] = {}
@@ -158,6 +160,7 @@ class KafkaEventLog:
         with self._lock:
             for reader in self._readers:
                 reader.close()
+            self._asker.close()
             self._readers = []
 
     def _chunk(self, place: Place, at: int, wait_s: float) -> _Chunk | None:
@@ -208,7 +211,7 @@ class KafkaEventLog:
         deadline_s = time.monotonic() + TIMEOUT_S
         while True:
             try:
-                told = self._readers[0].consumer.get_watermark_offsets(TopicPartition(*place), timeout=TIMEOUT_S)
+                told = self._asker.get_watermark_offsets(TopicPartition(*place), timeout=TIMEOUT_S)
                 if told is not None:
                     return int(told[0]), int(told[1])
                 error = KafkaException(KafkaError(KafkaError._TIMED_OUT))
@@ -234,7 +237,7 @@ class KafkaEventLog:
 
     def _listed(self, topic: str) -> int:
         try:
-            told = self._readers[0].consumer.list_topics(topic, timeout=TIMEOUT_S).topics[topic]
+            told = self._asker.list_topics(topic, timeout=TIMEOUT_S).topics[topic]
         except KafkaException as error:
             raise unavailable(self._address, f"asking for topic {topic}", error) from error
         if told.error is not None and told.error.code() not in (KafkaError.UNKNOWN_TOPIC_OR_PART, *MOVING):
