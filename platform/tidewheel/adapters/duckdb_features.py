@@ -73,6 +73,7 @@ class DuckDbFeatures:
                 # The operating system keeps files in memory already; a second copy would only count as ours.
                 "enable_external_file_cache": False,
                 "TimeZone": "UTC",
+                "enable_progress_bar": False,  # it would write to stdout
                 # DuckDB guesses a small right side behind our filters and loops over it: 200 times slower.
                 "asof_loop_join_threshold": 0,
             }
