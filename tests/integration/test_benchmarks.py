@@ -7,15 +7,18 @@ from pathlib import Path
 import pytest
 
 from bench_run import FIELDS, lines_of
+from servers.kafka import need_kafka
 from servers.redis import need_redis
 
 pytestmark = pytest.mark.integration
 
 
-@pytest.mark.parametrize(("name", "n_lines"), [("drift", 4), ("serving", 12), ("online_read", 8)])
+@pytest.mark.parametrize(("name", "n_lines"), [("drift", 4), ("serving", 12), ("online_read", 8), ("stream_kafka", 6)])
 def test_a_benchmark_runs_and_gives_its_lines(repository: Path, name: str, n_lines: int) -> None:
-    if name == "online_read":
+    if name in ("online_read", "stream_kafka"):
         need_redis()
+    if name == "stream_kafka":
+        need_kafka()
     found = lines_of(repository, name)[name]
     assert len(found) == n_lines
     assert all(line.keys() == FIELDS for line in found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -145,6 +145,13 @@ def make_event_topics(home: LocalHome, topics: Iterable[str]) -> list[str]:
         return log.make_topics(dict.fromkeys(topics))
     finally:
         log.close()
+
+
+def has_moved(log: EventLog, topic: str, target: str, ends: Sequence[int]) -> bool:
+    """Whether the messages before ``ends``, by partition, are in the topic where they are keyed anew."""
+    from tidewheel.adapters.kafka_event_log import KafkaEventLog
+
+    return not isinstance(log, KafkaEventLog) or log.has_moved(topic, target, ends)
 
 
 def event_log_kind(url: str | None) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from numpy.typing import NDArray
 
 from tidewheel.adapters.kafka_client import TIMEOUT_S, Record, make_topics, new_producer, send, unavailable
@@ -117,6 +117,19 @@ class KafkaEventLog:
             for one in rejected
         )  # fmt: skip
         send(self._sender(), self._address, records, f"setting messages of {topic} aside")
+
+    def has_moved(self, topic: str, target: str, ends: Sequence[int]) -> bool:
+        """Whether the messages before ``ends``, by partition, are in ``target``, where they are keyed anew."""
+        group = Consumer(self._address.settings(self._password) | {"group.id": target})
+        try:
+            told = group.committed(
+                [TopicPartition(topic, partition) for partition in range(len(ends))], timeout=TIMEOUT_S
+            )
+        except KafkaException as error:
+            raise unavailable(self._address, f"asking how far {target} is", error) from error
+        finally:
+            group.close()
+        return all(one.offset >= ends[one.partition] for one in told if ends[one.partition])
 
     def partitions(self, topic: str) -> int:
         return self._count(topic) or 1

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tidewheel.adapters.local_home import LocalHome
     from tidewheel.features.declaration import FeatureSet
     from tidewheel.features.events import CheckedEvents
-    from tidewheel.features.ports import EventLog
+    from tidewheel.features.ports import EventLog, Progress
     from tidewheel.spec.project import ModelProject
 
 PIECE_ROWS = 200_000
@@ -46,6 +46,7 @@ def command(project: Path, sources: Sequence[str], wait: bool, timeout_s: float,
     from tidewheel.adapters.connections import open_event_log
     from tidewheel.adapters.local_home import LocalHome
     from tidewheel.features.load import load_features
+    from tidewheel.features.schema import topic_of
     from tidewheel.features.sources import named_paths
     from tidewheel.features.topics import message_keys
     from tidewheel.spec.load import load_project
@@ -60,8 +61,8 @@ def command(project: Path, sources: Sequence[str], wait: bool, timeout_s: float,
         checked = {name: _check(name, path, spec, features, step) for name, path in paths.items()}
     told = {name: _send(name, events, spec, home, log) for name, events in checked.items()}
     if wait:
-        ends = {name: facts["end"] for name, facts in told.items()}
-        _wait(ends, spec, features, home, timeout_s, output)
+        ends = {name: _ends(topic_of(spec, name), log) for name in told}
+        _wait(ends, spec, features, home, log, timeout_s, output)
 
     def render(console: Console) -> None:
         columns = ("source", "rows", "accepted", "rejected", "first event", "last event")
@@ -128,8 +129,13 @@ def _send(name: str, checked: CheckedEvents, spec: ModelProject, home: LocalHome
         "reasons": _reasons(refused),
         "first_event_us": limits["min"],
         "last_event_us": limits["max"],
-        "end": log.end(topic, 0),
+        "end": sum(_ends(topic, log)),
     }
+
+
+def _ends(topic: str, log: EventLog) -> list[int]:
+    """By partition."""
+    return [log.end(topic, partition) for partition in range(log.partitions(topic))]
 
 
 def _digest(refused: Any) -> str:
@@ -161,32 +167,57 @@ def _count(paths: list[Path]) -> int | None:
 
 
 def _wait(
-    ends: dict[str, int], spec: ModelProject, features: FeatureSet, home: LocalHome, timeout_s: float, output: Output
+    ends: dict[str, list[int]],
+    spec: ModelProject,
+    features: FeatureSet,
+    home: LocalHome,
+    log: EventLog,
+    timeout_s: float,
+    output: Output,
 ) -> None:
-    """Until every state and the lake have the events up to ``ends``."""
-    from tidewheel.adapters.connections import open_online_store
+    """Until every state and the lake have the events up to ``ends``, by partition."""
+    from tidewheel.adapters.connections import has_moved, open_online_store
     from tidewheel.errors import Unavailable
+    from tidewheel.features.events import topic_of
     from tidewheel.features.lake import lake_end, source_paths
+    from tidewheel.features.topics import topic_read_by
 
     states = [state for state in features.states if state.source in ends]
     folders = source_paths(home.lake, spec)
-    total = sum(ends[state.source] for state in states) + sum(ends.values())
+    topics = {state.state_id: topic_read_by(state, spec, len(ends[state.source])) for state in states}
+    # A topic that is keyed anew ends somewhere else, which is known when all has come there.
+    wanted = {topic_of(spec, name): one for name, one in ends.items()}
+    total = sum(sum(ends[state.source]) for state in states) + sum(map(sum, ends.values()))
     store = open_online_store(home)
     try:
         with output.progress("Taking in", total) as step:
             done, moved_at, beat_us, beat_at = -1, time.monotonic(), 0, time.monotonic()
             while True:
-                told = {state_id: partitions[0] for state_id, partitions in store.progress(states).items()}
-                come = sum(
-                    min(told[state.state_id].position, ends[state.source]) for state in states if state.state_id in told
+                told = store.progress(states)
+                for state in states:
+                    topic = topics[state.state_id]
+                    if topic not in wanted and has_moved(log, state.topic, topic, wanted[state.topic]):
+                        wanted[topic] = [log.end(topic, partition) for partition in range(log.partitions(topic))]
+                reached = [
+                    (
+                        _positions(told.get(state.state_id, {}), len(ends[state.source])),
+                        wanted.get(topics[state.state_id]),
+                    )
+                    for state in states
+                ] + [([lake_end(folders[name], p) for p in range(len(until))], until) for name, until in ends.items()]
+                come = sum(sum(positions) for positions, _ in reached)
+                all_in = all(
+                    until is not None and all(at >= end for at, end in zip(positions, until, strict=True))
+                    for positions, until in reached
                 )
-                come += sum(min(lake_end(folders[name]), end) for name, end in ends.items())
                 if come != done:
-                    step.advance(come - max(done, 0))
+                    step.advance(min(come, total) - min(max(done, 0), total))
                     done, moved_at = come, time.monotonic()
-                if done >= total:
+                if all_in:
                     return
-                newest_us = max((progress.heartbeat_us for progress in told.values()), default=0)
+                newest_us = max(
+                    (one.heartbeat_us for partitions in told.values() for one in partitions.values()), default=0
+                )
                 if newest_us != beat_us:
                     beat_us, beat_at = newest_us, time.monotonic()
                 if states and time.monotonic() - max(beat_at, moved_at) > SILENT_S:
@@ -202,6 +233,10 @@ def _wait(
                 time.sleep(POLL_S)
     finally:
         store.close()
+
+
+def _positions(told: dict[int, Progress], n_partitions: int) -> list[int]:
+    return [told[partition].position if partition in told else 0 for partition in range(n_partitions)]
 
 
 def _time(at_us: int | None) -> str:
