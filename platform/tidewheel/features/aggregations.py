@@ -13,7 +13,6 @@ from typing import Literal, Protocol
 import numpy as np
 
 from tidewheel.features.partials import (
-    DIFFERENT,
     EVENTS,
     FLOAT_MAX,
     FLOAT_MIN,
@@ -22,11 +21,8 @@ from tidewheel.features.partials import (
     INT_MIN,
     INT_SUM,
     MET,
-    NEVER_US,
-    NEWEST_TIME,
     SPREAD,
     VALUES,
-    Edge,
     Part,
     Partial,
 )
@@ -89,7 +85,7 @@ class Aggregation(Protocol):
         ...
 
 
-def _same_as(column_type: str | None) -> str:
+def same_type(column_type: str | None) -> str:
     return {"bool": "bool", "int32": "int64", "int64": "int64"}.get(column_type or "", "float64")
 
 
@@ -127,7 +123,7 @@ class Sum:
     ordered: bool = False
 
     def dtype(self, column_type: str | None) -> str:
-        return "float64" if _same_as(column_type) == "float64" else "int64"
+        return "float64" if same_type(column_type) == "float64" else "int64"
 
     def parts(self, integer: bool) -> tuple[Part, ...]:
         return (INT_SUM,) if integer else (FLOAT_SUM,)
@@ -195,7 +191,7 @@ class Extreme:
     ordered: bool = False
 
     def dtype(self, column_type: str | None) -> str:
-        return _same_as(column_type)
+        return same_type(column_type)
 
     def parts(self, integer: bool) -> tuple[Part, ...]:
         # Every int64 is a value, so integers need a count to say that there was none; floats have infinity.
@@ -236,56 +232,6 @@ class Std:
 
 
 @dataclass(frozen=True)
-class AtEdge:
-    """The value of the newest or of the oldest event that has one; the id's hash orders equal times."""
-
-    name: str
-    newest: bool
-    reads: Reads = "numbers"
-    tiled: bool = True
-    with_request: bool = True
-    ordered: bool = True
-
-    def dtype(self, column_type: str | None) -> str:
-        return _same_as(column_type)
-
-    def parts(self, integer: bool) -> tuple[Part, ...]:
-        return (Edge(self.newest, integer),)
-
-    def finalize(self, partial: Partial, t_us: Ints) -> Floats:
-        return np.where(partial[0] != NEVER_US, partial[2].astype(np.float64), np.nan)
-
-    def sql(self, events: SqlEvents) -> str:
-        pick = "max_by" if self.newest else "min_by"
-        place = f"CASE WHEN {events.value} IS NOT NULL THEN ({events.time}, {events.id_hash}) END"
-        return f"{pick}({events.value}, {place}){events.over}"
-
-
-@dataclass(frozen=True)
-class Distinct:
-    """How many different values; 0 in an empty window. Text is told apart by a 64-bit hash."""
-
-    name: str = "distinct"
-    reads: Reads = "values"
-    tiled: bool = False
-    with_request: bool = True
-    ordered: bool = False
-
-    def dtype(self, column_type: str | None) -> str:
-        return "int64"
-
-    def parts(self, integer: bool) -> tuple[Part, ...]:
-        return (DIFFERENT,)
-
-    def finalize(self, partial: Partial, t_us: Ints) -> Floats:
-        sets = partial[0]
-        return np.array([len(one) for one in sets.ravel()], dtype=np.float64).reshape(sets.shape)
-
-    def sql(self, events: SqlEvents) -> str:
-        return events.dialect.distinct(events.value, events.over)
-
-
-@dataclass(frozen=True)
 class Ratio:
     """Share of the events that meet a condition; missing in an empty window."""
 
@@ -309,37 +255,10 @@ class Ratio:
         return f"avg({events.value}){events.over}"
 
 
-@dataclass(frozen=True)
-class TimeSinceLast:
-    """Seconds from the newest event to the time asked about; missing in an empty window."""
-
-    name: str = "time_since_last"
-    reads: Reads = "events"
-    tiled: bool = True
-    with_request: bool = False  # it would always be 0
-    ordered: bool = False
-
-    def dtype(self, column_type: str | None) -> str:
-        return "float64"
-
-    def parts(self, integer: bool) -> tuple[Part, ...]:
-        return (NEWEST_TIME,)
-
-    def finalize(self, partial: Partial, t_us: Ints) -> Floats:
-        return np.where(partial[0] != NEVER_US, (t_us - partial[0]) / 1e6, np.nan)
-
-    def sql(self, events: SqlEvents) -> str:
-        return f"({events.asked} - max({events.time}){events.over}) / 1e6"
-
-
 COUNT = Count()
 SUM = Sum()
 MEAN = Mean()
 MIN = Extreme("min", FLOAT_MIN, INT_MIN)
 MAX = Extreme("max", FLOAT_MAX, INT_MAX)
 STD = Std()
-LAST = AtEdge("last", newest=True)
-FIRST = AtEdge("first", newest=False)
-DISTINCT = Distinct()
 RATIO = Ratio()
-TIME_SINCE_LAST = TimeSinceLast()

@@ -13,20 +13,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from tidewheel.features.aggregations import (
-    COUNT,
-    DISTINCT,
-    FIRST,
-    LAST,
-    MAX,
-    MEAN,
-    MIN,
-    RATIO,
-    STD,
-    SUM,
-    TIME_SINCE_LAST,
-    Aggregation,
-)
+from tidewheel.features.aggregations import COUNT, MAX, MEAN, MIN, RATIO, STD, SUM, Aggregation
+from tidewheel.features.order_aggregations import DISTINCT, FIRST, LAST, TIME_SINCE_LAST
 
 _collector: ContextVar[list[Declaration] | None] = ContextVar("declared", default=None)
 
