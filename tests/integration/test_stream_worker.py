@@ -38,11 +38,11 @@ ROUNDS = 5
 TABLES = {"payments": payments_table, "labels": labels_table, "profiles": profiles_table}
 
 
-def apply(home: LocalHome, features: str = FEATURES) -> Path:
+def apply(home: LocalHome, features: str = FEATURES, spec: str = SPEC) -> Path:
     """What `tidewheel apply` leaves behind."""
     scratch = home.root / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
-    (scratch / "project.yaml").write_text(SPEC)
+    (scratch / "project.yaml").write_text(spec)
     (scratch / "features.py").write_text(features)
     (scratch / "MANIFEST.json").unlink(missing_ok=True)
     digest = write_manifest(scratch)

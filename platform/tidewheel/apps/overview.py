@@ -9,7 +9,7 @@ from pathlib import Path
 from tidewheel.adapters.local_home import LocalHome
 from tidewheel.adapters.platform_state import PlatformState
 from tidewheel.apps.local_platform import running_platform
-from tidewheel.apps.watermark import watermark_us
+from tidewheel.apps.watermark import stream_lag, watermark_us
 from tidewheel.deployment.document import DeploymentDocument, document_from_json
 from tidewheel.deployment.status import ServerStatus, status_from_json
 from tidewheel.errors import ContractViolation
@@ -39,6 +39,7 @@ class Overview:
     decisions: tuple[DecisionRecord, ...]  # the newest, newest first
     monitor: StageRun | None  # the newest finished monitor run
     refused: Mapping[str, Finding]  # versions that an alias asks for and that must not serve, and why
+    lag: Mapping[str, int]  # events that the stream worker has still to take, by source; empty where none
 
     @property
     def champion(self) -> str | None:
@@ -88,6 +89,7 @@ def read_overview(home: LocalHome, folder: Path, project: ModelProject) -> Overv
         decisions,
         runs[0] if runs else None,
         _refused(journal, project.name) if journal else {},
+        stream_lag(home, folder, project),
     )
 
 

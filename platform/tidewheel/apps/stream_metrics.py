@@ -44,7 +44,7 @@ class StreamMetrics(Collector):
         for keeper in list(self.keepers.states.values()) if self.keepers else ():
             told, view = keeper.progress, keeper.view.name
             behind = max(told.end - told.position, 0)
-            lag.add_metric((keeper.topic, str(keeper.partition), view), behind)
+            lag.add_metric((keeper.topic, str(keeper.partition), view, keeper.state.state_id[:8]), behind)
             caught_up_us[view] = min(caught_up_us.get(view, told.caught_up_at_us), told.caught_up_at_us)
             up_to_date[view] = up_to_date.get(view, True) and not behind
         now_us = self._clock.now_us()

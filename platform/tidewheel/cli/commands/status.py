@@ -54,6 +54,7 @@ def _data(seen: Overview) -> dict[str, object]:
         "generation": seen.document.generation if seen.document else None,
         "generation_served": seen.generation_served,
         "as_of": utc_text(seen.as_of_us) if seen.as_of_us is not None else None,
+        "lag": dict(seen.lag),
         "last_runs": {stage: utc_text(at) for stage, at in seen.last_runs.items()},
         "monitor": seen.monitor.outcome if seen.monitor else None,
         "findings": [recorded.finding for recorded in seen.findings],
@@ -81,6 +82,8 @@ def _data(seen: Overview) -> dict[str, object]:
 def _render(console: Console, seen: Overview, folder: Path, connections: Mapping[str, str | None]) -> None:
     at = utc_text(seen.as_of_us) if seen.as_of_us is not None else "no events yet"
     console.print(f"[bold]{seen.project}[/], tier {seen.tier}, event time {at}")
+    for source, n in seen.lag.items():
+        console.print(f"[yellow]{source}: {n} events behind[/]; see 'tidewheel logs stream-worker'")
     champion = f"version {seen.champion}" if seen.champion else "nothing yet; run 'tidewheel train', then 'promote'"
     console.print(f"serves {champion}" + (f"; {seen.rollout}" if seen.rollout else ""))
     for version, finding in seen.refused.items():
