@@ -29,7 +29,7 @@ class StreamMetrics(Collector):
     def _states(self) -> Iterable[Metric]:
         lag = GaugeMetricFamily(
             "tidewheel_stream_lag_events", "Offsets between a state and the end of its partition.",
-            labels=("topic", "partition", "view"),
+            labels=("topic", "partition", "view", "state"),
         )  # fmt: skip
         freshness = GaugeMetricFamily(
             "tidewheel_stream_freshness_seconds", "Since the slowest partition of a view was last at the log's end.",

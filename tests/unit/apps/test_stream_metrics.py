@@ -15,6 +15,7 @@ from tidewheel.adapters.local_home import LocalHome
 from tidewheel.apps.stream_metrics import StreamMetrics
 from tidewheel.apps.stream_worker import StreamWorker
 from tidewheel.clock import SECOND_US, FixedClock
+from unit.features.samples import FEATURES
 
 
 def test_the_reference_names_what_is_exported(repository: Path) -> None:
@@ -47,8 +48,24 @@ def test_a_scrape_tells_of_events_lag_and_what_was_set_aside(tmp_path: Path) -> 
     def value(name: str, **labels: str) -> float | None:
         return registry.get_sample_value(f"tidewheel_stream_{name}", labels)
 
-    assert value("lag_events", topic="payments", partition="0", view="card") == 7
+    card = next(keeper.state.state_id for keeper in worker.states.values() if keeper.view.name == "card")[:8]
+    assert value("lag_events", topic="payments", partition="0", view="card", state=card) == 7
     assert (value("up_to_date", view="card"), value("up_to_date", view="profile")) == (0, 1)
     assert value("lake_position", source="payments", partition="0") == 51
     assert value("rejected_events_total", source="payments", reason="ValueError") == 1
     assert (value("events_total", view="card") or 0) >= 51
+
+
+def test_a_changed_view_beside_the_deployed_one_has_a_lag_of_its_own(tmp_path: Path) -> None:
+    home, clock = LocalHome(tmp_path / "home"), FixedClock(1_700_000_000 * SECOND_US)
+    apply(home)
+    (home.root / "applied" / "sample.json").rename(home.root / "applied" / "older.json")
+    apply(home, FEATURES.replace('windows=["10m", "1h"]', 'windows=["10m", "1h", "2h"]'))
+    metrics = StreamMetrics(clock)
+    worker = StreamWorker(home, MemoryEventLog(), MemoryOnlineStore(), clock)
+    metrics.keepers = worker
+    worker.step()
+    worker.close()
+    (lag,) = (one for one in metrics.collect() if one.name == "tidewheel_stream_lag_events")
+    labels = [sample.labels for sample in lag.samples if sample.labels["view"] == "card"]
+    assert len({one["state"] for one in labels}) == len(labels) == 2
