@@ -10,7 +10,7 @@ import socket
 import ssl
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import hiredis
@@ -54,7 +54,7 @@ class RedisLink:
 
     def run(self, commands: Sequence[Command], timeout_s: float) -> list[Any]:
         """A reply per command; each AT_ONCE of them within ``timeout_s``. Raises OSError, TimeoutError among them."""
-        pack = hiredis.pack_command
+        pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]  # its stub wants a tuple
         if len(commands) <= AT_ONCE:
             self._send(b"".join(map(pack, commands)), timeout_s)
             return self._receive(len(commands), timeout_s)
@@ -88,7 +88,7 @@ class RedisLink:
             size = self._socket.recv_into(self._buffer)
             if not size:
                 raise ConnectionResetError("the server closed the connection")
-            self._reader.feed(self._buffer, 0, size)
+            self._reader.feed(self._buffer, 0, size)  # type: ignore[arg-type]  # any buffer will do
         return replies
 
     def close(self) -> None:
