@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.measure import Usage
+from benchmarks.measure import Usage, status_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -23,7 +22,8 @@ def measured(work: Callable[[], Any]) -> Any:
     wall, cpu = time.perf_counter(), time.process_time()
     result = work()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Not ru_maxrss: a child's begins with what its parent held when it started it.
+    peak = status_bytes("VmHWM")
     print(json.dumps({"wall_s": wall, "cpu_s": cpu, "peak_bytes": peak}))
     return result
 

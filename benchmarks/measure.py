@@ -29,10 +29,10 @@ def used(work: Callable[[], Any]) -> tuple[Usage, Any]:
         ctypes.CDLL("libc.so.6").malloc_trim(0)  # else what the run before freed hides what this one takes
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark to what is resident now
-    before, wall, cpu = _status_bytes("VmRSS"), time.perf_counter(), time.process_time()
+    before, wall, cpu = status_bytes("VmRSS"), time.perf_counter(), time.process_time()
     result = work()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return Usage(wall, cpu, max(_status_bytes("VmHWM") - before, 0)), result
+    return Usage(wall, cpu, max(status_bytes("VmHWM") - before, 0)), result
 
 
 def alternating(rounds: int, works: Mapping[str, Callable[[], Any]]) -> dict[str, tuple[Usage, Any]]:
@@ -68,7 +68,8 @@ def call_medians_us(rounds: int, calls: int, works: Mapping[str, Callable[[int],
     return {name: median(taken) / 1000 for name, taken in seen.items()}
 
 
-def _status_bytes(field: str) -> int:
+def status_bytes(field: str) -> int:
+    """A figure of this process' /proc/self/status, 0 where there is none."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith(f"{field}:"):
