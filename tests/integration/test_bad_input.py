@@ -217,7 +217,7 @@ FILE_FAULTS = [
     ),
     pytest.param(
         lambda path: parquet(path, payments().drop_columns(["shop", "at"])),
-        ["column(s) shop, at are missing (got card, payment, amount, channel, items)"], id="missing columns",
+        ["column(s) shop, at are missing (got card, payment, amount, channel, items, points)"], id="missing columns",
     ),
 ]  # fmt: skip
 FOLDER_FAULTS = [
