@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,12 @@ def test_up_waits_until_every_process_is_healthy(project: Path):
     processes = state(project).processes
     assert {"mlflow", "stream-worker", "controller", "scheduler"} <= set(processes)
     assert {process.state for process in processes.values()} == {"running"}
+
+
+def test_the_worker_tells_prometheus_at_the_port_that_is_shown(project: Path):
+    port = state(project).processes["stream-worker"].port
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        assert b"tidewheel_stream_up_to_date" in answer.read()
 
 
 def test_up_again_changes_nothing(project: Path):

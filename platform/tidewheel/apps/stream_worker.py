@@ -135,7 +135,10 @@ def main() -> None:
         signal.signal(number, lambda *_: stopped.set())
     metrics = StreamMetrics(clock)
     if arguments.metrics_port:
-        serve_metrics(metrics, arguments.metrics_port)
+        try:
+            serve_metrics(metrics, arguments.metrics_port)
+        except OSError as error:  # events matter more than who counts them
+            log_line(clock, "metrics_off", port=arguments.metrics_port, reason=str(error))
     run(LocalHome(arguments.home.resolve()), clock, stopped, metrics)
 
 

@@ -42,17 +42,21 @@ def mlflow_server(home: LocalHome, port: int) -> ProcessSpec:
     return ProcessSpec("mlflow", tuple(command), environment, port, "/health")
 
 
-def platform_processes(home: LocalHome, project: Path, mlflow_port: int) -> tuple[ProcessSpec, ...]:
-    """What runs besides model servers, in the order in which it starts."""
+def platform_processes(
+    home: LocalHome, project: Path, mlflow_port: int, metrics_port: int
+) -> tuple[ProcessSpec, ...]:
+    """What runs besides model servers, in the order in which it starts. The worker's port is for Prometheus."""
     uri = f"http://127.0.0.1:{mlflow_port}"
     at_home = ("--home", str(home.root))
 
-    def process(name: str, module: str, *arguments: str) -> ProcessSpec:
-        return ProcessSpec(name, tuple(python_module(module, *at_home, *arguments)), QUIET)
+    def process(name: str, module: str, *arguments: str, port: int | None = None) -> ProcessSpec:
+        return ProcessSpec(name, tuple(python_module(module, *at_home, *arguments)), QUIET, port)
+
+    told = ("--metrics-port", str(metrics_port))
 
     return (
         mlflow_server(home, mlflow_port),
-        process("stream-worker", "tidewheel.apps.stream_worker"),
+        process("stream-worker", "tidewheel.apps.stream_worker", *told, port=metrics_port),
         process("controller", "tidewheel.apps.controller", "--tracking-uri", uri),
         process("scheduler", "tidewheel.apps.scheduler", "--project", str(project), "--tracking-uri", uri),
     )

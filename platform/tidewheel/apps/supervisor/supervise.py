@@ -57,7 +57,7 @@ class Supervisor:
         self._home, self._clock = home, clock
         self._stopping = threading.Event()
         self._mlflow_port = mlflow_port or free_port()
-        self._platform = platform_processes(home, project, self._mlflow_port)
+        self._platform = platform_processes(home, project, self._mlflow_port, free_port())
         self._running: dict[str, Supervised] = {}
         self._ports: dict[str, int] = {}
         self._written: PlatformState | None = None
