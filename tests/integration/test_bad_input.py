@@ -64,12 +64,13 @@ def told(*arguments: object, code: int = 1) -> str:
 
 
 def contents(*folders: Path) -> dict[str, bytes]:
-    """Every file under ``folders`` that is a fact, also hidden and temporary ones."""
+    """Every file under ``folders`` that is a fact, also hidden and temporary ones. A home's own keys are made at the
+    first need and stay."""
     return {
         str(path): path.read_bytes()
         for folder in folders
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.endswith(_FLUX)
+        if path.is_file() and not path.name.endswith(_FLUX) and "keys" not in path.parts
     }
 
 
