@@ -120,7 +120,7 @@ class Endpoint:
         """What may be asked. Raises NotFound where the version that the caller names is not loaded."""
         found = snapshot.accepted.get(pinned or snapshot.document.champion or "")
         if found is None:
-            raise NotFound(f"version {pinned!r} is not loaded; loaded are {', '.join(snapshot.versions)}")
+            raise NotFound(f"version {pinned!r} is not loaded; loaded are {', '.join(sorted(snapshot.versions))}")
         return found
 
     def call(self, arrived_us: int, pinned: str | None, timeout_us: int | None) -> Call:
@@ -137,7 +137,7 @@ class Endpoint:
             return self.ready
         statuses = self.versions.statuses()
         if version not in statuses:
-            raise NotFound(f"version {version!r} is not loaded; loaded are {', '.join(statuses) or 'none'}")
+            raise NotFound(f"version {version!r} is not loaded; loaded are {', '.join(sorted(statuses)) or 'none'}")
         return statuses[version].state == "ready"
 
     def metadata(self, version: str | None) -> dict[str, object]:
