@@ -42,9 +42,7 @@ def mlflow_server(home: LocalHome, port: int) -> ProcessSpec:
     return ProcessSpec("mlflow", tuple(command), environment, port, "/health")
 
 
-def platform_processes(
-    home: LocalHome, project: Path, mlflow_port: int, metrics_port: int
-) -> tuple[ProcessSpec, ...]:
+def platform_processes(home: LocalHome, project: Path, mlflow_port: int, metrics_port: int) -> tuple[ProcessSpec, ...]:
     """What runs besides model servers, in the order in which it starts. The worker's port is for Prometheus."""
     uri = f"http://127.0.0.1:{mlflow_port}"
     at_home = ("--home", str(home.root))
