@@ -19,12 +19,10 @@ import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
 from tidewheel.errors import Unavailable
-from tidewheel.features.declaration import FeatureSet
 from tidewheel.features.events import OFFSET_COLUMN
 from tidewheel.features.lake import pieces_of
-from tidewheel.features.rows import TrainingRows
 from tidewheel.features.sql_dialects import SPARK, Dialect
-from tidewheel.features.sql_engine import Report, SqlFeatures, SqlSources, training_table
+from tidewheel.features.sql_engine import SqlEngine, SqlSources
 from tidewheel.spec.project import ModelProject
 
 _SESSION = {
@@ -45,7 +43,7 @@ _TEXT = {
 }
 
 
-class SparkFeatures:
+class SparkFeatures(SqlEngine):
     """The engine for many machines; the interface of ``DuckDbFeatures``."""
 
     name = "spark"
@@ -53,28 +51,6 @@ class SparkFeatures:
     def __init__(self, memory_limit: str = "2GB", threads: int | None = None) -> None:
         self._memory_limit = memory_limit
         self._threads = threads
-
-    def compute(
-        self,
-        features: FeatureSet,
-        project: ModelProject,
-        rows: pa.Table,
-        sources: Mapping[str, Path],
-        progress: Report | None = None,
-    ) -> pa.Table:
-        """``rows``, their order and columns, and one column per feature as of each row's event time.
-
-        ``progress(done, total)`` counts views. Raises InputError where a row or a file cannot be used.
-        """
-        with self.opened(project, sources) as found:
-            return SqlFeatures(found, features, project).compute(rows, progress)
-
-    def training_rows(
-        self, project: ModelProject, sources: Mapping[str, Path], start_us: int, end_us: int, as_of_us: int
-    ) -> TrainingRows:
-        """Requests with event time in [start, end) whose label is mature: at or before as_of - label delay."""
-        with self.opened(project, sources) as found:
-            return training_table(found, project, start_us, end_us, as_of_us)
 
     @contextmanager
     def opened(self, project: ModelProject, sources: Mapping[str, Path]) -> Iterator[SqlSources]:

@@ -4,7 +4,9 @@ methods and in their dialect.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -196,6 +198,37 @@ class LabelledRows:
     n_rows: int
     n_unmatched: int
     pieces: Iterator[pa.Table]
+
+
+class SqlEngine(ABC):
+    """What every engine does with its opened sources."""
+
+    @abstractmethod
+    def opened(self, project: ModelProject, sources: Mapping[str, Path]) -> AbstractContextManager[SqlSources]:
+        """The sources as relations of an engine that lives as long as the block."""
+        ...
+
+    def compute(
+        self,
+        features: FeatureSet,
+        project: ModelProject,
+        rows: pa.Table,
+        sources: Mapping[str, Path],
+        progress: Report | None = None,
+    ) -> pa.Table:
+        """``rows``, their order and columns, and one column per feature as of each row's event time.
+
+        ``progress(done, total)`` counts views. Raises InputError where a row or a file cannot be used.
+        """
+        with self.opened(project, sources) as found:
+            return SqlFeatures(found, features, project).compute(rows, progress)
+
+    def training_rows(
+        self, project: ModelProject, sources: Mapping[str, Path], start_us: int, end_us: int, as_of_us: int
+    ) -> TrainingRows:
+        """Requests with event time in [start, end) whose label is mature: at or before as_of - label delay."""
+        with self.opened(project, sources) as found:
+            return training_table(found, project, start_us, end_us, as_of_us)
 
 
 def labelled_rows(
