@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
 
+from tidewheel.adapters.server_url import FILES, ServerKind, parse_server_url, servers_text
 from tidewheel.errors import InputError
 
 SCHEMES = ("kafka", "kafkas")
-FILES = ("ca", "cert", "key")
 MECHANISMS = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN")
 OPTIONS = (*FILES, "mechanism", "partitions", "replicas")
 DEFAULT_PORT = 9092
@@ -19,6 +19,7 @@ FORMS = (
     "kafka://[USER@]HOST:PORT,HOST:PORT, kafkas://... for TLS with ?ca=FILE (and ?cert=FILE&key=FILE); "
     "?mechanism=SCRAM-SHA-512, ?partitions=6, ?replicas=3"
 )
+_KIND = ServerKind("Kafka", "kafka", SCHEMES, OPTIONS, DEFAULT_PORT, FORMS)
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class KafkaAddress:
 
     @property
     def servers(self) -> str:
-        return ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.nodes)
+        return servers_text(self.nodes)
 
     def settings(self, password: str | None) -> dict[str, Any]:
         """What every client of librdkafka needs."""
@@ -65,50 +66,22 @@ class KafkaAddress:
 
 def parse_kafka_url(url: str) -> KafkaAddress:
     """Raises InputError, which never repeats a password."""
-    parts = urlsplit(url)
-    if parts.scheme not in SCHEMES:
-        raise InputError(f"{parts.scheme or url!r}: not a Kafka URL; allowed: {FORMS}")
-    user, _, nodes = parts.netloc.rpartition("@")
-    if ":" in user:
-        shown = f"{parts.scheme}://{user.partition(':')[0]}:***@{nodes}"
-        raise InputError(f"{shown}: a password does not belong in a URL, which is shown and kept; "
-                         "set TIDEWHEEL_KAFKA_PASSWORD or TIDEWHEEL_KAFKA_PASSWORD_FILE")  # fmt: skip
-    if parts.path.strip("/"):
-        raise InputError(f"{url}: {parts.path} has no meaning here; topics are named by the project's sources")
-    tls = parts.scheme == "kafkas"
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    unknown = [name for name in options if name not in OPTIONS]
-    if unknown:
-        raise InputError(f"{url}: unknown option {', '.join(unknown)}; allowed: {', '.join(OPTIONS)}")
-    files = {name: Path(options[name]) for name in FILES if name in options}
-    if files and not tls:
-        raise InputError(f"{url}: {', '.join(files)} need TLS; write kafkas instead of kafka")
-    if ("cert" in files) != ("key" in files):
-        raise InputError(f"{url}: cert and key go together")
-    relative = [name for name, path in files.items() if not path.is_absolute()]
-    if relative:
-        raise InputError(f"{url}: {', '.join(relative)} must be a whole path, which starts with /")
-    mechanism = options.get("mechanism", MECHANISMS[0])
+    found = parse_server_url(url, _KIND)
+    if found.path:
+        raise InputError(f"{url}: /{found.path} has no meaning here; topics are named by the project's sources")
+    mechanism = found.options.get("mechanism", MECHANISMS[0])
     if mechanism not in MECHANISMS:
         raise InputError(f"{url}: unknown mechanism {mechanism!r}; allowed: {', '.join(MECHANISMS)}")
-    if user and mechanism == "PLAIN" and not tls:
+    if found.user and mechanism == "PLAIN" and not found.tls:
         raise InputError(f"{url}: PLAIN sends the password readable; write kafkas instead of kafka")
-    found = tuple(_node(node, url) for node in nodes.split(","))
-    partitions = _number(options, "partitions", url) or DEFAULT_PARTITIONS
-    replicas = _number(options, "replicas", url)
-    return KafkaAddress(found, tls, unquote(user) or None, mechanism, **files, partitions=partitions, replicas=replicas)
+    partitions = _number(found.options, "partitions", url) or DEFAULT_PARTITIONS
+    replicas = _number(found.options, "replicas", url)
+    return KafkaAddress(
+        found.nodes, found.tls, found.user, mechanism, **found.files, partitions=partitions, replicas=replicas
+    )
 
 
-def _node(node: str, url: str) -> tuple[str, int]:
-    host, colon, port = node.rpartition(":")
-    if not colon or node.endswith("]"):
-        host, port = node, str(DEFAULT_PORT)
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise InputError(f"{url}: {node!r} is no HOST:PORT; allowed: {FORMS}")
-    return host.strip("[]"), int(port)
-
-
-def _number(options: dict[str, str], name: str, url: str) -> int | None:
+def _number(options: Mapping[str, str], name: str, url: str) -> int | None:
     text = options.get(name)
     if text is None:
         return None
