@@ -17,7 +17,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from memory.tiny import T0_US
-from servers.model_server import Rig, bundles, free_port, rig_at, wait_for
+from servers.mlflow import free_port
+from servers.model_server import Rig, bundles, rig_at, wait_for
 from tidewheel.serving.proto import open_inference_pb2 as pb
 
 __all__ = ["bundles"]  # a fixture

@@ -20,7 +20,8 @@ import grpc.aio
 import numpy as np
 import pytest
 
-from servers.model_server import Rig, bundles, free_port, rig_at
+from servers.mlflow import free_port
+from servers.model_server import Rig, bundles, rig_at
 from tidewheel.serving.proto import open_inference_pb2 as pb
 
 __all__ = ["bundles"]  # a fixture

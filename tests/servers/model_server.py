@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -23,6 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from memory.tiny import OTHER_FEATURES_PY, caught_up, place_bundle
+from servers.mlflow import free_port
 from tidewheel.adapters.local_cluster import LocalCluster
 from tidewheel.adapters.local_home import LocalHome
 from tidewheel.adapters.sqlite_store import SqliteOnlineStore
@@ -174,12 +174,6 @@ def rig_at(folder: Path, bundles: tuple[Path, dict[str, str]]) -> Iterator[Rig]:
         for server in made.servers:
             server.kill()
             server.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @pytest.fixture
