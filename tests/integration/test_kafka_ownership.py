@@ -10,15 +10,16 @@ from uuid import uuid4
 import pytest
 
 from memory.event_log import MemoryEventLog
-from tidewheel.adapters.kafka_ownership import KafkaOwnership, OwnsAll
+from tidewheel.adapters.kafka_ownership import KafkaOwnership
 from tidewheel.adapters.kafka_url import parse_kafka_url
+from tidewheel.adapters.worker_log import PlainWorkerLog
 from waiting import until
 
 pytestmark = pytest.mark.integration
 
 
 def test_the_only_worker_owns_all():
-    assert OwnsAll(MemoryEventLog()).owned(["a", "b"]) == {("a", 0), ("b", 0)}
+    assert PlainWorkerLog(MemoryEventLog()).owned(["a", "b"]) == {("a", 0), ("b", 0)}
 
 
 def test_members_share_all_partitions_and_none_twice(kafka):

@@ -6,42 +6,18 @@ Positions are in the online store, so two owners at once do no harm and the grou
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from tidewheel.adapters.kafka_client import unavailable
 from tidewheel.adapters.kafka_url import KafkaAddress
-from tidewheel.features.ports import EventLog
 
 Owned = frozenset[tuple[str, int]]
 
 
-class Ownership(Protocol):
-    """Asked often: a member that does not ask for five minutes loses everything to the others."""
-
-    def owned(self, topics: Collection[str]) -> Owned:
-        """(topic, partition) of those of ``topics`` that are ours now."""
-        ...
-
-    def close(self) -> None: ...
-
-
-class OwnsAll:
-    """The only worker, as with a log in files."""
-
-    def __init__(self, log: EventLog) -> None:
-        self._log = log
-
-    def owned(self, topics: Collection[str]) -> Owned:
-        return frozenset((topic, partition) for topic in topics for partition in range(self._log.partitions(topic)))
-
-    def close(self) -> None:
-        return
-
-
 class KafkaOwnership:
-    """A member of ``group`` whose partitions are paused. Closing it hands them over at once, a crash in ten seconds."""
+    """A member of ``group`` whose partitions are paused. Ask often: a member that does not ask for five minutes loses
+    everything to the others. Closing it hands them over at once, a crash in ten seconds."""
 
     def __init__(self, address: KafkaAddress, password: str | None, group: str) -> None:
         self._address = address
