@@ -35,15 +35,10 @@ from tidewheel.journal.ledger import Journal
 from tidewheel.monitoring.gather import Champion
 from tidewheel.monitoring.paths import MonitorPaths
 from tidewheel.monitoring.run import MonitorResult, run_monitor
-from tidewheel.records import PREDICTION_COLUMNS
+from tidewheel.serving.prediction_record import prediction_schema
 from tidewheel.spec.load import load_project
 
 TEMPLATE = Path(__file__).resolve().parent.parent / "model_templates" / "card_fraud"
-_LISTS = {
-    "list<double>": pa.list_(pa.float64()),
-    "list<int64>": pa.list_(pa.int64()),
-    "list<string>": pa.list_(pa.string()),
-}
 
 
 def generator() -> ModuleType:
@@ -204,10 +199,7 @@ class MonitorWorld:
             "latency_us": [900] * n,
             "logged_at_us": self.times_us[at],
         }
-        columns = {
-            name: pa.array(values[name], _LISTS.get(kind) or pa.type_for_alias(kind))
-            for name, kind in PREDICTION_COLUMNS.items()
-        }
+        columns = {field.name: pa.array(values[field.name], field.type) for field in prediction_schema({})}
         for name in ("customer_id", "terminal_id", "amount", "channel"):
             columns[f"request.{name}"] = rows[name].combine_chunks()
         return pa.table(columns)

@@ -21,11 +21,6 @@ from tidewheel.monitoring.parquet_window import ParquetFolder
 Ints = NDArray[np.int64]
 
 
-def reach_us(view: WindowedView | BatchView) -> int:
-    """How far before a request the view may look."""
-    return view.state.retention_us
-
-
 def write_known(
     view: WindowedView | BatchView, rows: pa.Table, t_us: Ints, positions: Ints, lake: ParquetFolder, into: Path
 ) -> pa.Table:
@@ -50,7 +45,7 @@ def write_known(
 
 
 def _events_of(view: WindowedView | BatchView, wanted: set[str], t_us: Ints, lake: ParquetFolder) -> pa.Table:
-    start_us, end_us = int(t_us.min()) - reach_us(view) - 1, int(t_us.max())
+    start_us, end_us = int(t_us.min()) - view.state.retention_us - 1, int(t_us.max())
     pieces: list[pa.Table] = []
     for table in lake.every_column(start_us, end_us):
         owned = pa.array([text in wanted for text in _texts(table, view)], pa.bool_())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from tidewheel.monitoring.checks import findings_of
 from tidewheel.monitoring.gather import Champion, gather_skew
 from tidewheel.monitoring.given import MonitorInput
 from tidewheel.monitoring.paths import MonitorPaths
-from tidewheel.records import PREDICTION_COLUMNS
+from tidewheel.serving.prediction_record import prediction_schema
 from tidewheel.spec.load import parse_project
 from tidewheel.spec.project import ModelProject
 
@@ -62,11 +62,6 @@ START_US = parse_utc("2026-03-01")
 N_EVENTS, SERVED_FROM = 400, 260
 STEP_US = 45 * 60 * 1_000_000
 AS_OF_US = START_US + N_EVENTS * STEP_US
-_LISTS = {
-    "list<double>": pa.list_(pa.float64()),
-    "list<int64>": pa.list_(pa.int64()),
-    "list<string>": pa.list_(pa.string()),
-}
 
 
 @dataclass(frozen=True)
@@ -121,26 +116,35 @@ def serve(project: ModelProject, events: pa.Table, fault: Fault) -> tuple[np.nda
 
 def gathered(root: Path, fault: Fault) -> MonitorInput:
     """What the comparison sees after a fault."""
-    project = parse_project(PROJECT, "project.yaml")
-    features = parse_features(FEATURES, "features.py", project)
+    project, paths = parse_project(PROJECT, "project.yaml"), paths_in(root)
     events = validate_events(payments(), "payments", project).good
     vectors, positions = serve(project, events, fault)
-    paths = MonitorPaths(root / "lake", root / "reports", root / "bundles")
-    sources = source_paths(paths.lake, project)
-    write_part(sources["payments"], 0, events.append_column(OFFSET_COLUMN, pa.array(np.arange(N_EVENTS))), N_EVENTS)
+    lake = source_paths(paths.lake, project)["payments"]
+    write_part(lake, 0, events.append_column(OFFSET_COLUMN, pa.array(np.arange(N_EVENTS))), N_EVENTS)
     write_log(paths.predictions(project.name), events.slice(SERVED_FROM), vectors, positions)
+    return compared(root)
+
+
+def paths_in(root: Path) -> MonitorPaths:
+    return MonitorPaths(root / "lake", root / "reports", root / "bundles")
+
+
+def compared(root: Path) -> MonitorInput:
+    """What is logged in ``root`` against its recomputation."""
+    project = parse_project(PROJECT, "project.yaml")
+    champion = Champion("1", "digest", parse_features(FEATURES, "features.py", project), None)  # type: ignore[arg-type]
+    longer = project.model_copy(update={"monitoring": project.monitoring.model_copy(update={"every_us": 14 * DAY_US})})
 
     def recompute(wanted: FeatureSet, rows: pa.Table, where: Mapping[str, Path]) -> pa.Table:
         return DuckDbFeatures(threads=1).compute(wanted, project, rows, where)
 
-    longer = project.model_copy(update={"monitoring": project.monitoring.model_copy(update={"every_us": 14 * DAY_US})})
-    champion = Champion("1", "digest", features, None)  # type: ignore[arg-type]
-    return gather_skew(longer, paths, champion, AS_OF_US, recompute)
+    return gather_skew(longer, paths_in(root), champion, AS_OF_US, recompute)
 
 
 def write_log(folder: Path, rows: pa.Table, vectors: np.ndarray, positions: np.ndarray) -> None:
     n = rows.num_rows
-    values: dict[str, Any] = {name: [None] * n for name in PREDICTION_COLUMNS}
+    schema = prediction_schema({})
+    values: dict[str, Any] = {name: [None] * n for name in schema.names}
     values |= {
         "record_id": [str(at) for at in range(n)],
         "digest": ["digest"] * n,
@@ -151,10 +155,7 @@ def write_log(folder: Path, rows: pa.Table, vectors: np.ndarray, positions: np.n
         "positions": list(positions),
         "degraded": [False] * n,
     }
-    columns = {
-        name: pa.array(values[name], _LISTS.get(kind) or pa.type_for_alias(kind))
-        for name, kind in PREDICTION_COLUMNS.items()
-    }
+    columns = {field.name: pa.array(values[field.name], field.type) for field in schema}
     columns |= {f"request.{name}": rows[name].combine_chunks() for name in ("card_id", "amount", "fee")}
     folder.mkdir(parents=True)
     pq.write_table(pa.table(columns), folder / "part-0-0.parquet")
@@ -251,23 +252,12 @@ def test_facts_say_how_far_off_and_what_only_one_side_has(tmp_path):
 
 
 def test_rows_without_positions_are_compared_and_never_called_late(tmp_path):
-    behind = Fault(steps=lambda event: event < SERVED_FROM + 30)
-    project = parse_project(PROJECT, "project.yaml")
-    given = gathered(tmp_path, behind)
+    given = gathered(tmp_path, Fault(steps=lambda event: event < SERVED_FROM + 30))
     assert any(one.n_lagged for one in given.skew)
-    folder = MonitorPaths(tmp_path / "lake", tmp_path / "reports", tmp_path / "bundles").predictions(project.name)
-    path = folder / "part-0-0.parquet"
+    path = paths_in(tmp_path).predictions("skewed") / "part-0-0.parquet"
     table = pq.read_table(path)
     unknown = pa.array([None] * table.num_rows, pa.list_(pa.int64()))
     pq.write_table(table.set_column(table.column_names.index("positions"), "positions", unknown), path)
-    features = parse_features(FEATURES, "features.py", project)
-    champion = Champion("1", "digest", features, None)  # type: ignore[arg-type]
-    longer = project.model_copy(update={"monitoring": project.monitoring.model_copy(update={"every_us": 14 * DAY_US})})
-    paths = MonitorPaths(tmp_path / "lake", tmp_path / "reports", tmp_path / "bundles")
-
-    def recompute(wanted: FeatureSet, rows: pa.Table, where: Mapping[str, Path]) -> pa.Table:
-        return DuckDbFeatures(threads=1).compute(wanted, project, rows, where)
-
-    given = gather_skew(longer, paths, champion, AS_OF_US, recompute)
+    given = compared(tmp_path)
     assert {one.n_lagged for one in given.skew} == {0}
-    assert replace(given.skew[0], n_rows=0).n_different > 0
+    assert given.skew[0].n_different > 0
