@@ -77,8 +77,8 @@ def gather(
         if alone:
             notes.append(f"no fit reference yet for {', '.join(alone)}")
         n_mature, performance = read_performance(project, log, labels, digest, as_of_us)
-        asked = recompute if project.monitoring.skew else None
-        skew = _skew(project, paths, log, champion, start_us, as_of_us, asked)
+        if project.monitoring.skew and recompute:
+            skew = read_skew(log, champion.features, champion.digest, start_us, as_of_us, lake, recompute)
     hidden = project.label.column if project.label.source == project.request else None
     columns = [column for column in project.request_source.columns if column != hidden]
     source = read_source(project.request, requests, columns, as_of_us, every_us, project.request_source.event_id)
@@ -125,7 +125,10 @@ def gather_skew(
     """Facts of served against recomputed values alone. Without a champion there is nothing to compare."""
     start_us = as_of_us - project.monitoring.every_us
     log = ParquetFolder(paths.predictions(project.name), "event_time_us", paths.index(project.name, "predictions"))
-    skew = _skew(project, paths, log, champion, start_us, as_of_us, recompute) if champion else ()
+    skew: tuple[SkewFacts, ...] = ()
+    if champion is not None:
+        lake = {source: _lake(project, paths, source) for source in project.sources}
+        skew = read_skew(log, champion.features, champion.digest, start_us, as_of_us, lake, recompute)
     limits = project.monitoring.skew or Skew()
     return MonitorInput(
         project=project.name,
@@ -145,18 +148,3 @@ def gather_skew(
         champion=champion.version if champion else None,
         notes=() if skew else ("nothing was served in this window, so nothing was compared",),
     )
-
-
-def _skew(
-    project: ModelProject,
-    paths: MonitorPaths,
-    log: ParquetFolder,
-    champion: Champion,
-    start_us: int,
-    end_us: int,
-    recompute: Recompute | None,
-) -> tuple[SkewFacts, ...]:
-    if recompute is None:
-        return ()
-    lakes = {source: _lake(project, paths, source) for source in project.sources}
-    return read_skew(log, champion.features, champion.digest, start_us, end_us, lakes, recompute)
