@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-Role = Literal["champion", "canary", "shadow", "fallback", "vector"]
+Role = Literal["champion", "canary", "shadow", "fallback", "vector", "test"]
 
 # name -> Arrow type as text (pyarrow.type_for_alias, or "list<double>", "list<int64>", "list<string>")
 PREDICTION_COLUMNS: dict[str, str] = {
@@ -17,7 +17,8 @@ PREDICTION_COLUMNS: dict[str, str] = {
     "project": "string",
     "version": "string",  # model version that scored; empty when the fallback ladder answered without a model
     "digest": "string",  # its bundle
-    # A Role; champion, canary and fallback rows were seen by a caller, vector rows by one who sent the features.
+    # A Role; champion, canary and fallback rows were seen by a caller, vector rows by one who sent the features, test
+    # rows by one who asked to try the server out.
     "role": "string",
     "generation": "int64",  # of the deployment document that routed the request
     "event_time_us": "int64",  # t: the time features were read at

@@ -41,6 +41,7 @@ COMMANDS: dict[str, str] = {
     "promote": "Let a version serve",
     "rollback": "Let the version before serve again",
     "predict": "Ask the model server about rows",
+    "loadtest": "Load the model server and measure what it carries",
     "monitor": "Check data, drift and performance as of a time",
     "approve": "Approve a decision that waits for a person",
     "refuse": "Refuse a decision that waits for a person",

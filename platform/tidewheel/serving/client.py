@@ -21,9 +21,11 @@ import numpy as np
 
 from tidewheel.clock import Clock
 from tidewheel.errors import InputError
+from tidewheel.serving.arrivals import evenly
 
 TIMEOUT_US = 10_000_000
 TICK_S = 0.001
+TICK_US = 1_000
 TURN_S = 0.02  # time-outs and progress are looked at this often while every connection waits for its answer
 
 
@@ -42,7 +44,8 @@ _reply_error = msgspec.json.Decoder(dict[str, str])
 
 @dataclass
 class LoadResult:
-    """What came back. Latencies in microseconds, of replies with status 200."""
+    """What came back. Latencies in microseconds, of replies with status 200. ``lags_us``: how late the client
+    itself was for each request; where that is long it, not the server, was measured."""
 
     n_requests: int = 0
     n_ok: int = 0
@@ -54,6 +57,7 @@ class LoadResult:
     decisions: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     latencies_us: list[int] = field(default_factory=list)
+    lags_us: list[int] = field(default_factory=list)
     first_error: str = ""
 
     def percentile_ms(self, percent: float, newest: int = 0) -> float:
@@ -110,7 +114,11 @@ class _Connection(asyncio.Protocol):
 
 
 class OpenLoop:
-    """Sends bodies to one endpoint, ``rate_rps`` per second, or as fast as ``connections`` allow where it is None."""
+    """Sends bodies to one endpoint, ``rate_rps`` per second, or as fast as ``connections`` allow where it is None.
+
+    ``arrivals`` are the moments to send at, in microseconds from the start, evenly spaced by default. An ``exact`` loop
+    does not sleep over a moment: its latencies are good to some microseconds, and it takes a core for itself.
+    """
 
     def __init__(
         self,
@@ -120,6 +128,9 @@ class OpenLoop:
         rate_rps: float | None,
         clock: Clock,
         progress: Callable[[int, LoadResult], None] = lambda n, result: None,
+        *,
+        arrivals: Iterator[int] | None = None,
+        exact: bool = False,
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:
@@ -128,7 +139,8 @@ class OpenLoop:
         self._head = (
             f"POST {path} HTTP/1.1\r\nhost: {parts.netloc}\r\ncontent-type: application/json\r\ncontent-length: "
         ).encode()
-        self._n_connections, self._rate_rps = connections, rate_rps
+        self._n_connections, self._exact = connections, exact
+        self._arrivals = evenly(rate_rps) if arrivals is None and rate_rps is not None else arrivals
         self._clock, self._progress = clock, progress
         self._idle: deque[_Connection] = deque()
         self._all: set[_Connection] = set()
@@ -147,16 +159,16 @@ class OpenLoop:
         await asyncio.gather(*(self._open() for _ in range(self._n_connections)))
         began_us = self._clock.monotonic_us()
         told_us, told_n = began_us, 0
-        n_sent = 0
         ended = False
         upcoming: bytes | None = first
+        due_us = self._due_us(began_us)
         while not ended or self._outstanding():
             now_us = self._clock.monotonic_us()
-            while upcoming is not None and self._is_due(n_sent, began_us, now_us):
-                scheduled_us = now_us if self._rate_rps is None else began_us + int(n_sent * 1e6 / self._rate_rps)
-                self._ready.append((scheduled_us, upcoming))
-                n_sent += 1
-                upcoming = next(bodies, None)
+            while upcoming is not None and (self._is_free() if due_us is None else now_us >= due_us):
+                if due_us is not None:
+                    self.result.lags_us.append(now_us - due_us)
+                self._ready.append((now_us if due_us is None else due_us, upcoming))
+                upcoming, due_us = next(bodies, None), self._due_us(began_us)
                 self._dispatch()
             ended = upcoming is None
             self._time_out(now_us)
@@ -164,10 +176,11 @@ class OpenLoop:
             if now_us - told_us > 250_000:
                 self._progress(self.result.n_requests - told_n, self.result)
                 told_us, told_n = now_us, self.result.n_requests
-            if self._rate_rps is not None or ended:
-                await asyncio.sleep(TICK_S)
-            else:
+            if due_us is None and not ended:
                 await self._until_freed()
+            else:
+                soon = self._exact and not ended and due_us is not None and due_us - now_us < 2 * TICK_US
+                await asyncio.sleep(0 if soon else TICK_S)
         if self._tick is not None:
             self._tick.cancel()
         self.result.duration_us = self._clock.monotonic_us() - began_us
@@ -187,10 +200,12 @@ class OpenLoop:
         self._tick = None
         self._freed.set()
 
-    def _is_due(self, n_sent: int, began_us: int, now_us: int) -> bool:
-        if self._rate_rps is None:
-            return len(self._ready) == 0 and (bool(self._idle) or not self._all)
-        return now_us >= began_us + int(n_sent * 1e6 / self._rate_rps)
+    def _due_us(self, began_us: int) -> int | None:
+        """When the next request is due; None where it goes as soon as a connection is free."""
+        return None if self._arrivals is None else began_us + next(self._arrivals)
+
+    def _is_free(self) -> bool:
+        return len(self._ready) == 0 and (bool(self._idle) or not self._all)
 
     def _outstanding(self) -> bool:
         return bool(self._ready) or any(connection.busy for connection in self._all)

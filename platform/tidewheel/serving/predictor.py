@@ -24,6 +24,7 @@ from tidewheel.serving.snapshot import LoadedVersion, Snapshot
 Columns = dict[str, NDArray[Any]]
 MODEL_FAILED = "ModelFailed"
 VECTOR_ROLE = "vector"
+TEST_ROLE = "test"
 
 
 @dataclass(slots=True, eq=False)
@@ -276,14 +277,14 @@ def make_record(
 ) -> PredictionRecord:
     """One record: row ``at`` of ``request``, row ``row`` of the batch."""
     row_id = request.row_id(at)
-    by = result.by
+    by, role = result.by, TEST_ROLE if request.test else result.role
     return PredictionRecord(
-        record_id(project, row_id, result.version, result.role),
+        record_id(project, row_id, result.version, role),
         row_id,
         project,
         result.version,
         by.digest,
-        result.role,
+        role,
         generation,
         request.t_us[at],
         request.event_ids[at],

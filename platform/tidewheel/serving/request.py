@@ -34,6 +34,7 @@ class PredictRequest:
     ``t_us`` is the event time of each row; ``arrived_us`` is monotonic, the first byte's time. ``pinned`` is the
     version the caller asked for, None for whoever serves the unit. ``timeout_us`` is how long the caller waits, where
     it said so. ``vectors`` [n, k] are the pinned version's features where the caller sent them: nothing is read then.
+    ``test`` requests are answered as any other and counted by nobody.
     """
 
     request_id: str
@@ -45,6 +46,7 @@ class PredictRequest:
     pinned: str | None = None
     timeout_us: int | None = None
     vectors: NDArray[np.float64] | None = None
+    test: bool = False
 
     def row_id(self, row: int) -> str:
         """Id of one row: the request's own where it has one row."""

@@ -15,6 +15,8 @@ from tidewheel.spec.project import ModelProject
 
 _encoder = msgspec.json.Encoder()
 CHUNK_ROWS = 2048
+# Parameters of a request that is logged as a test, which no monitor and no rollout counts.
+TEST = {"test": True}
 
 
 def sendable_columns(project: ModelProject) -> dict[str, Column]:
@@ -29,17 +31,19 @@ def sendable_columns(project: ModelProject) -> dict[str, Column]:
     return found
 
 
-def request_body(values: Mapping[str, Any], columns: Mapping[str, Column]) -> bytes:
+def request_body(
+    values: Mapping[str, Any], columns: Mapping[str, Column], parameters: Mapping[str, Any] | None = None
+) -> bytes:
     """One request of one row; missing values are left out."""
     inputs = [
         {"name": name, "shape": [1], "datatype": _datatype(columns[name], value), "data": [value]}
         for name, value in values.items()
         if value is not None
     ]
-    return _encoder.encode({"inputs": inputs})
+    return _encoder.encode({"inputs": inputs, "parameters": parameters} if parameters else {"inputs": inputs})
 
 
-def bodies(table: pa.Table, project: ModelProject) -> Iterator[bytes]:
+def bodies(table: pa.Table, project: ModelProject, parameters: Mapping[str, Any] | None = None) -> Iterator[bytes]:
     """Bodies of all rows in order; columns that the project does not know are dropped. Raises InputError."""
     columns = sendable_columns(project)
     known = [name for name in table.column_names if name in columns]
@@ -47,14 +51,16 @@ def bodies(table: pa.Table, project: ModelProject) -> Iterator[bytes]:
     if missing:
         raise InputError(f"column(s) {', '.join(missing)} are missing (got {', '.join(table.column_names)})")
     prepared = pa.table({name: _plain(table[name], columns[name], project) for name in known})
-    return _encode_rows(prepared, columns)
+    return _encode_rows(prepared, columns, parameters)
 
 
-def _encode_rows(prepared: pa.Table, columns: Mapping[str, Column]) -> Iterator[bytes]:
+def _encode_rows(
+    prepared: pa.Table, columns: Mapping[str, Column], parameters: Mapping[str, Any] | None
+) -> Iterator[bytes]:
     for start in range(0, prepared.num_rows, CHUNK_ROWS):
         lists = [column.to_pylist() for column in prepared.slice(start, CHUNK_ROWS).columns]
         for row in zip(*lists, strict=True):
-            yield request_body(dict(zip(prepared.column_names, row, strict=True)), columns)
+            yield request_body(dict(zip(prepared.column_names, row, strict=True)), columns, parameters)
 
 
 def _plain(values: pa.ChunkedArray, column: Column, project: ModelProject) -> pa.ChunkedArray:

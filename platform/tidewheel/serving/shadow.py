@@ -85,7 +85,7 @@ def _records_of(answered: Answered, version: LoadedVersion, clock: Clock) -> lis
     made, row = [], 0
     for index, request in enumerate(batch.requests):
         for at in range(request.n_rows):
-            if index not in answered.failures and request.pinned is None:
+            if index not in answered.failures and request.pinned is None and not request.test:
                 made.append(
                     make_record(
                         batch, results[row], request, at, row, document.project, document.generation,

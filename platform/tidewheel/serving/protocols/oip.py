@@ -75,7 +75,10 @@ def decode_request(
         parsed = _parse(body[:header_length])
         _take_binary(parsed.inputs, memoryview(body)[header_length:])
     form = ALL if parsed.outputs is None and parsed.parameters is None else _form(parsed)
-    return assemble(parsed.inputs, accepted, call, parsed.id), form
+    request = assemble(parsed.inputs, accepted, call, parsed.id)
+    if parsed.parameters is not None:
+        request.test = _flag("parameters: test", parsed.parameters.get("test"), default=False)
+    return request, form
 
 
 def _parse(body: bytes) -> _Body:
