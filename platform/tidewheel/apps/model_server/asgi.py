@@ -114,6 +114,8 @@ class ModelServerApp:
                 status, told = (200 if endpoint.ready else 503), {"ready": endpoint.ready}
             case "server":
                 told = {"name": "tidewheel", "version": __version__, "extensions": ["binary_tensor_data"]}
+            case "openapi":
+                told = endpoint.openapi()
             case "models":
                 told = {"models": [project]}
             case "metadata":

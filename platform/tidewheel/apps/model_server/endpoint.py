@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tidewheel import __version__
 from tidewheel.apps.model_server.versions import Versions
 from tidewheel.clock import Clock
 from tidewheel.errors import InputError, NotFound, TidewheelError, Unavailable, naming
@@ -18,6 +19,7 @@ from tidewheel.serving.columns import Accepted
 from tidewheel.serving.metrics import ServingMetrics
 from tidewheel.serving.protocols import oip
 from tidewheel.serving.protocols.assemble import Call
+from tidewheel.serving.protocols.openapi import openapi_of
 from tidewheel.serving.request import BadRequest, Overloaded, PredictReply, PredictRequest, TooLarge
 from tidewheel.serving.snapshot import Snapshot
 
@@ -139,6 +141,12 @@ class Endpoint:
         if version not in statuses:
             raise NotFound(f"version {version!r} is not loaded; loaded are {', '.join(sorted(statuses)) or 'none'}")
         return statuses[version].state == "ready"
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document of what is served now."""
+        snapshot = self.versions.snapshot
+        accepted = snapshot.accepted[snapshot.document.champion or ""] if snapshot else None
+        return openapi_of(self.project, accepted, __version__)
 
     def metadata(self, version: str | None) -> dict[str, object]:
         """Model metadata with what is served and why something is not. Raises NotFound as ``model_ready`` does."""

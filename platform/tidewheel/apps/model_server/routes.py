@@ -27,6 +27,7 @@ class Route:
 _FIXED = {
     "/": Route("alive"),
     "/metrics": Route("metrics"),
+    "/openapi.json": Route("openapi"),
     "/v2": Route("server"),
     "/v2/health/live": Route("live"),
     "/v2/health/ready": Route("server ready"),
