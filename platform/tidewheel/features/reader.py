@@ -5,7 +5,7 @@ Used by the model server. Values are the same whether requests are read singly o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,23 @@ from tidewheel.features.functions import run_function
 from tidewheel.features.kernel import make_records, positions
 from tidewheel.features.keys import entity_keys
 from tidewheel.features.merge import OwnEvents, batch_values, windowed_values
-from tidewheel.features.ports import OnlineStore
+from tidewheel.features.ports import OnlineStore, Wanted
 from tidewheel.features.record_events import exact_names
 
 CAUGHT_UP_WITHIN_US = 10 * SECOND_US
 
 Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """n requests taken in: ``wanted`` is what must be read for them from the online store."""
+
+    columns: Arrays
+    t_us: NDArray[np.int64]
+    wanted: Wanted
+    # By key set: which of the set's different entities each request has.
+    entity_of: Mapping[tuple[tuple[str, str], ...], NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -65,16 +76,26 @@ class FeatureReader:
         where the store fails, InputError where a column is missing, ContractViolation where a request function
         fails.
         """
+        prepared = self.prepare(columns, t_us)
+        return self.finish(prepared, self._store.read(prepared.wanted) if prepared.wanted else [])
+
+    def prepare(self, columns: Arrays, t_us: NDArray[np.int64]) -> Prepared:
+        """The half of ``read`` before the store: which entities' states are wanted. Raises InputError."""
         n = len(t_us)
-        request = self._features.request
         entities = {keys: _entities(columns, keys, n) for keys in self._key_sets}
         wanted = [(state, entities[state.keys][0]) for state in self._states.values()]
-        found = self._store.read(wanted) if wanted else []
+        return Prepared(columns, t_us, wanted, {keys: codes for keys, (_, codes) in entities.items()})
+
+    def finish(self, prepared: Prepared, found: Sequence[Sequence[bytes | None]]) -> FeatureRows:
+        """The half of ``read`` behind the store: ``found`` is what it had, parallel to ``prepared.wanted``."""
+        columns, t_us = prepared.columns, prepared.t_us
+        n = len(t_us)
+        request = self._features.request
         blobs = dict(zip(self._states, found, strict=True))
         values = np.full((n, len(self._features.names)), np.nan)
         included = np.zeros((n, len(self._views)), dtype=np.int64)
         for number, view in enumerate(self._views):
-            _, entity_of = entities[view.state.keys]
+            entity_of = prepared.entity_of[view.state.keys]
             mine = blobs[view.state.state_id]
             included[:, number] = positions(mine)[entity_of]
             if isinstance(view, BatchView):
@@ -95,15 +116,22 @@ class FeatureReader:
 
     def stale_views(self, now_us: int) -> tuple[str, ...]:
         """Views whose source lags by more than their freshness; a caught-up source is fresh however quiet it is."""
+        ages_us = self.view_ages_us(now_us)
+        return tuple(
+            view.name
+            for view in self._views
+            if view.freshness_us is not None and ages_us.get(view.name, view.freshness_us + 1) > view.freshness_us
+        )
+
+    def view_ages_us(self, now_us: int) -> dict[str, int]:
+        """How long ago each view's slowest partition was at its log's end; without a view whose state is not there."""
         told = self._store.progress(list(self._states.values()))
-        stale = []
-        for view in self._views:
-            partitions = told.get(view.state.state_id, {}).values()
-            if view.freshness_us is not None and (
-                not partitions or now_us - min(one.caught_up_at_us for one in partitions) > view.freshness_us
-            ):
-                stale.append(view.name)
-        return tuple(stale)
+        partitions = {view.name: told.get(view.state.state_id, {}).values() for view in self._views}
+        return {
+            name: max(0, now_us - min(one.caught_up_at_us for one in those))
+            for name, those in partitions.items()
+            if those
+        }
 
     def caught_up(self) -> bool:
         """Whether every state exists and has taken in its source's history, as of the worker's last word."""
