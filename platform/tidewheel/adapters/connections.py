@@ -14,10 +14,12 @@ from tidewheel.adapters.kafka_url import parse_kafka_url
 from tidewheel.adapters.local_home import LocalHome
 from tidewheel.adapters.redis_url import SCHEMES, parse_redis_url
 from tidewheel.errors import InputError
-from tidewheel.features.ports import EventLog, OnlineStore
+from tidewheel.features.ports import EventLog, FetchingStore, OnlineStore
 from tidewheel.whole_file import write_whole
 
 if TYPE_CHECKING:
+    import asyncio
+
     from tidewheel.features.json_events import Decoder
 
 ONLINE_STORE_FORMS = "sqlite:PATH, redis://HOST:PORT/DB, rediss://..., redis+cluster://HOST:PORT,HOST:PORT"
@@ -71,6 +73,25 @@ def online_store_at(url: str | None, default: Path) -> OnlineStore:
     except ModuleNotFoundError as error:
         raise InputError(f"{address}: {error.name} is not installed; install tidewheel[online]") from error
     return RedisOnlineStore(address, password("REDIS"))
+
+
+def open_fetching_store(home: LocalHome, loop: asyncio.AbstractEventLoop) -> FetchingStore:
+    """The same store for reads that do not wait. One Redis is read on the loop itself, the others by threads."""
+    url = read_connections(home).online_store
+    if online_store_kind(url) == "redis":
+        assert url is not None
+        address = parse_redis_url(url)
+        if not address.cluster:
+            try:
+                from tidewheel.adapters.redis_fetch import RedisFetcher
+            except ModuleNotFoundError as error:
+                raise InputError(f"{address}: {error.name} is not installed; install tidewheel[online]") from error
+            fetcher = RedisFetcher(address, password("REDIS"), loop)
+            fetcher.open()
+            return fetcher
+    from tidewheel.adapters.threaded_fetch import ThreadedFetcher
+
+    return ThreadedFetcher(open_online_store(home), loop)
 
 
 def has_online_store(home: LocalHome) -> bool:

@@ -15,6 +15,7 @@ from itertools import repeat
 from typing import Any
 
 from tidewheel.adapters.redis_link import AT_ONCE, Command, ReplyError
+from tidewheel.adapters.redis_reads import ReadLayout, blobs_of, commands_of
 from tidewheel.adapters.redis_servers import RedisServers, connect
 from tidewheel.adapters.redis_url import RedisAddress
 from tidewheel.clock import SECOND_US
@@ -22,7 +23,6 @@ from tidewheel.errors import Unavailable
 from tidewheel.features.declaration import StateView
 from tidewheel.features.feast_layout import (
     STATE,
-    decode_bytes,
     encode_bytes,
     encode_numbers,
     encode_positions,
@@ -83,38 +83,16 @@ class RedisOnlineStore:
     def __init__(self, address: RedisAddress, password: str | None = None) -> None:
         self._address = address
         self._servers: RedisServers = connect(address, password)
-        self._places: dict[str, tuple[bytes, bytes]] = {}  # by state: its field, and the project behind entity keys
+        self._layout = ReadLayout()
         self._indexed: set[str] = set()
         self._told: dict[tuple[str, int], int] = {}  # position of a state in a partition, as it was last known
         self._lock = threading.Lock()
 
     def read(self, wanted: Wanted) -> list[list[bytes | None]]:
-        groups: list[tuple[Sequence[bytes], bytes, list[bytes], list[int]]] = []  # keys, project, fields, indexes
-        for index, (state, keys) in enumerate(wanted):
-            place = self._places.get(state.state_id)
-            if place is None:
-                place = feature_field(state.feast_view, STATE), feast_project(state.project).encode()
-                self._places[state.state_id] = place
-            field, project = place
-            for group in groups:
-                if group[0] is keys and group[1] == project:
-                    group[2].append(field)
-                    group[3].append(index)
-                    break
-            else:
-                groups.append((keys, project, [field], [index]))
-        commands: list[Command] = [
-            (b"HMGET", key + project, *fields) for keys, project, fields, _ in groups for key in keys
-        ]
+        groups = self._layout.groups(wanted)
+        commands: list[Command] = list(commands_of(groups))
         replies = self._run(commands, READ_TIMEOUT_S if len(commands) <= FEW else WRITE_TIMEOUT_S)
-        found: list[list[bytes | None]] = [[] for _ in wanted]
-        start = 0
-        for keys, _, _, indexes in groups:
-            mine = replies[start : start + len(keys)]
-            start += len(keys)
-            for nth, index in enumerate(indexes):
-                found[index] = [decode_bytes(values[nth]) for values in mine]
-        return found
+        return blobs_of(groups, len(wanted), replies)[0]
 
     def write(self, state: StateView, partition: int, rows: StateRows, progress: Progress) -> None:
         self._index(state)

@@ -6,8 +6,8 @@ all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -76,6 +76,25 @@ class OnlineStore(Protocol):
 
     def keep_only(self, project: str, states: Sequence[StateView]) -> list[str]:
         """Remove the project's states that are not among ``states``; the Feast views that were removed."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Fetched:
+    """What a store had: blobs as ``OnlineStore.read`` gives them. ``refused`` maps (index of the state, index of the
+    key) to why that one could not be read; its blob is None."""
+
+    blobs: list[list[bytes | None]]
+    refused: Mapping[tuple[int, int], str] = field(default_factory=dict)
+
+
+class FetchingStore(Protocol):
+    """An online store read without waiting, on one event loop. Reads may overlap; a stalled one delays no other."""
+
+    def fetch(self, wanted: Wanted, timeout_us: int, done: Callable[[Fetched | Unavailable], None]) -> None:
+        """Read; ``done`` is called once, on the loop, never before this returns, and within about ``timeout_us``."""
         ...
 
     def close(self) -> None: ...
