@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -72,4 +74,4 @@ def test_a_store_that_is_down_is_asked_once_per_open_time_at_most(gaps_us: list[
         if breaker.allows(now_us):
             asked.append(now_us)
             breaker.failed(now_us)
-    assert all(later - earlier >= 1000 for earlier, later in zip(asked, asked[1:], strict=False))
+    assert all(later - earlier >= 1000 for earlier, later in pairwise(asked))
