@@ -33,6 +33,9 @@ PREDICTION_COLUMNS: dict[str, str] = {
     "reasons": "list<string>",  # why it was degraded
     "latency_us": "int64",  # from the first byte of the request read to the reply ready; a shadow's own time
     "logged_at_us": "int64",  # wall clock
+    # Who wrote it, and the how manieth of its records it was: what is missing in between was lost.
+    "writer": "string",
+    "sequence": "int64",
 }
 
 REQUEST_PREFIX = "request."

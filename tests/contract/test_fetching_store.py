@@ -14,6 +14,8 @@ import pytest
 import uvloop
 
 from contract.test_online_store import AT_START, OTHER, S, cluster, key, one_redis, redis_store, rows, secure_redis
+from memory.fetching_store import MemoryFetcher
+from memory.online_store import MemoryOnlineStore
 from servers.redis import RedisServer, redis_server
 from tidewheel.adapters.redis_fetch import RedisFetcher
 from tidewheel.adapters.redis_store import RedisOnlineStore
@@ -37,8 +39,12 @@ Opened = tuple[OnlineStore, Callable[[asyncio.AbstractEventLoop], FetchingStore]
 )
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
     """A store to write with, and how to open the same one for reads that do not wait."""
-    if request.param == "sqlite":
-        store: OnlineStore = SqliteOnlineStore(tmp_path / "online.db")
+    store: OnlineStore
+    if request.param == "memory":
+        store = MemoryOnlineStore()
+        yield store, lambda loop: MemoryFetcher(store)
+    elif request.param == "sqlite":
+        store = SqliteOnlineStore(tmp_path / "online.db")
         yield store, lambda loop: ThreadedFetcher(SqliteOnlineStore(tmp_path / "online.db"), loop)
     else:
         store = redis_store(request, request.param)

@@ -8,7 +8,6 @@ Each rung is pure of I/O and takes microseconds; every answer says which rung ga
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from tidewheel.features.declaration import FeatureSet
 from tidewheel.features.reader import FeatureReader
-from tidewheel.serving.last_good import LastGood, RecallingStore
+from tidewheel.serving.last_good import LastGood
 from tidewheel.spec.serving import Fallback
 
 Columns = Mapping[str, NDArray[Any]]
@@ -35,34 +34,28 @@ class Rung:
 class Ladder:
     """The rungs of one version; ``fallback`` None means that a failure is a failure. Thread-safe."""
 
-    def __init__(self, features: FeatureSet, fallback: Fallback | None, memory: LastGood | None) -> None:
+    def __init__(
+        self, reader: FeatureReader, features: FeatureSet, fallback: Fallback | None, memory: LastGood
+    ) -> None:
         self.fallback = fallback
         self._keep_us = fallback.last_good_us if fallback else None
-        self._store = RecallingStore(memory if self._keep_us else None)
-        self._reader = FeatureReader(features, self._store)
-        self._lock = threading.Lock()
+        self._reader, self._memory = reader, memory
         heuristic = fallback.heuristic if fallback else None
         self._heuristic = features.names.index(heuristic) if heuristic in features.names else None
 
     def vectors(self, columns: Columns, t_us: NDArray[np.int64]) -> Rung:
-        """Last good values where they are young enough, else the features' defaults."""
-        with self._lock:
-            values, missed = self._recall(columns, t_us)
-            if not missed:
-                return Rung(values, ["LastGood"] * len(t_us))
-            if not self._keep_us or len(t_us) == 1:
-                return Rung(values, ["FeatureDefaults"] * len(t_us))
-            reasons = []  # each row is told about itself, not about its neighbours in the batch
-            for row in range(len(t_us)):
-                _, lacking = self._recall({k: v[row : row + 1] for k, v in columns.items()}, t_us[row : row + 1])
-                reasons.append("FeatureDefaults" if lacking else "LastGood")
-            return Rung(values, reasons)
-
-    def _recall(self, columns: Columns, t_us: NDArray[np.int64]) -> tuple[NDArray[np.float64], int]:
-        self._store.since_us = int(t_us.min()) - (self._keep_us or 0)
-        self._store.missed = 0
-        values = self._reader.read(columns, t_us).values
-        return values, self._store.missed
+        """Last good values where they are young enough, else the features' defaults; each row is told about itself."""
+        n = len(t_us)
+        prepared = self._reader.prepare(columns, t_us)
+        if not self._keep_us:
+            nothing: list[list[bytes | None]] = [[None] * len(keys) for _, keys in prepared.wanted]
+            return Rung(self._reader.finish(prepared, nothing).values, ["FeatureDefaults"] * n)
+        blobs, known = self._memory.recall(prepared.wanted, int(t_us.min()) - self._keep_us)
+        values = self._reader.finish(prepared, blobs).values
+        whole = np.ones(n, dtype=bool)
+        for (state, _), mine in zip(prepared.wanted, known, strict=True):
+            whole &= np.array(mine, dtype=bool)[prepared.entity_of[state.keys]]
+        return Rung(values, ["LastGood" if one else "FeatureDefaults" for one in whole.tolist()])
 
     def without_model(self, values: NDArray[np.float64] | None, row: int) -> tuple[float | None, str | None, str]:
         """(score, decision, reason) of one row: the heuristic's score, else the static decision."""

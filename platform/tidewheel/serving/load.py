@@ -6,13 +6,17 @@ verified.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from tidewheel.bundle.loader import load_bundle
 from tidewheel.bundle.plan import PlannedFeature
 from tidewheel.bundle.signature import SignatureRefused, Trust, verify_trusted
+from tidewheel.clock import SystemClock
 from tidewheel.deployment.document import Variant
 from tidewheel.errors import ContractViolation, TidewheelError
 from tidewheel.features.load import load_features
@@ -21,10 +25,12 @@ from tidewheel.features.reader import FeatureReader
 from tidewheel.findings import Finding
 from tidewheel.serving.decide import DecisionBands
 from tidewheel.serving.ladder import Ladder
-from tidewheel.serving.last_good import LastGood, RememberingStore
-from tidewheel.serving.snapshot import Freshness, LoadedVersion, request_columns
+from tidewheel.serving.last_good import LastGood
+from tidewheel.serving.snapshot import Cost, Freshness, LoadedVersion, Scorer, request_columns
 from tidewheel.spec.load import load_project
 
+_MANY = 32
+_LONG_US = 20_000
 Parse = Callable[[Path, str], Finding | None]  # folder and digest; why it must not be loaded
 
 
@@ -32,7 +38,6 @@ Parse = Callable[[Path, str], Finding | None]  # folder and digest; why it must 
 class Stores:
     """The online store as each thread of a server sees it, and what was last read from it."""
 
-    requests: OnlineStore
     shadow: OnlineStore
     watch: OnlineStore
     memory: LastGood
@@ -74,7 +79,7 @@ def _load_verified(folder: Path, variant: Variant, stores: Stores, trust: Trust)
         raise ContractViolation(f"{folder}: features.py does not declare the features of serving_plan.json")
     fallback = project.serving.fallback
     keep = fallback is not None and fallback.last_good_us is not None
-    remembering = RememberingStore(stores.requests, stores.memory) if keep else None
+    reader = FeatureReader(features, stores.shadow)
     return LoadedVersion(
         version=variant.version,
         digest=variant.digest,
@@ -83,13 +88,34 @@ def _load_verified(folder: Path, variant: Variant, stores: Stores, trust: Trust)
         columns=request_columns(project, features),
         scorer=bundle.scorer,
         bands=DecisionBands(variant.decision),
-        reader=FeatureReader(features, remembering or stores.requests),
+        reader=reader,
         shadow_reader=FeatureReader(features, stores.shadow),
         watch_reader=FeatureReader(features, stores.watch),
-        remembering=remembering,
-        ladder=Ladder(features, fallback, stores.memory),
+        memory=stores.memory if keep else None,
+        ladder=Ladder(reader, features, fallback, stores.memory),
+        cost=measured(bundle.scorer, len(features.names)),
         freshness=Freshness(),
     )
+
+
+def measured(scorer: Scorer, n_features: int) -> Cost:
+    """What a model costs. It is warm afterwards: the first runs of a session are many times slower."""
+    one, many = _run_us(scorer, 1, n_features, 5), _run_us(scorer, _MANY, n_features, 3)
+    row_us = max(0.0, many - one) / (_MANY - 1)
+    return Cost(max(0.0, one - row_us), row_us)
+
+
+def _run_us(scorer: Scorer, n_rows: int, n_features: int, runs: int) -> float:
+    rows, clock = np.zeros((n_rows, n_features), dtype=np.float32), SystemClock()
+    scorer.score(rows)
+    best_us = math.inf
+    for _ in range(runs):
+        began_us = clock.monotonic_us()
+        scorer.score(rows)
+        best_us = min(best_us, clock.monotonic_us() - began_us)
+        if best_us > _LONG_US:
+            break  # it is slow, which is all that is asked
+    return best_us
 
 
 def _or_refused(reason: str, variant: Variant, load: Callable[[], LoadedVersion]) -> LoadedVersion:

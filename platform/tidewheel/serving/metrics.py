@@ -8,7 +8,8 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from tidewheel.serving.prediction_record import PredictionRecord
+from tidewheel.serving.prediction_record import RecordFrame
+from tidewheel.serving.stages import Stages
 
 LOG = logging.getLogger("tidewheel.serving")
 
@@ -53,27 +54,39 @@ class ServingMetrics:
         self._predictions: Counter[tuple[str, str, str]] = Counter()
         self._degraded: Counter[str] = Counter()
         self._responses: Counter[int] = Counter()
+        self._shed: Counter[str] = Counter()
+        self._breaker: Counter[str] = Counter()
         self._rows = Histogram(ROW_BUCKETS)
         self._batch_time = Histogram(LATENCY_BUCKETS_US)
         self.n_internal_errors = 0
 
-    def predicted(self, records: Sequence[PredictionRecord]) -> None:
+    def predicted(self, frames: Sequence[RecordFrame]) -> None:
+        """Answers that callers, or the log of a shadow, got."""
         with self._lock:
-            for record in records:
-                histogram = self._latency.get(record.version)
+            for frame in frames:
+                version = frame.version
+                histogram = self._latency.get(version)
                 if histogram is None:
-                    histogram = self._latency.setdefault(record.version, Histogram(LATENCY_BUCKETS_US))
-                histogram.add(record.latency_us)
-                self._predictions[(record.version, record.role, record.decision)] += 1
-                if record.degraded:
-                    self._degraded.update(record.reasons)
+                    histogram = self._latency.setdefault(version, Histogram(LATENCY_BUCKETS_US))
+                for latency_us in frame.latencies_us:
+                    histogram.add(latency_us)
+                for decision in frame.decisions:
+                    self._predictions[version, frame.role, decision] += 1
+                for reasons in frame.reasons:
+                    self._degraded.update(reasons)
 
     def response(self, status: int) -> None:
         self._responses[status] += 1
 
-    def batch(self, rows: int, took_us: int) -> None:
+    def batch(self, rows: int, stages: Stages) -> None:
         self._rows.add(rows)
-        self._batch_time.add(took_us)
+        self._batch_time.add(stages.logged_us - stages.began_us)
+
+    def shed(self, reason: str) -> None:
+        self._shed[reason] += 1
+
+    def breaker(self, state: str) -> None:
+        self._breaker[state] += 1
 
     def internal_error(self, error: BaseException) -> None:
         self.n_internal_errors += 1
@@ -110,6 +123,12 @@ class ServingMetrics:
             lines.append("# TYPE tidewheel_responses_total counter")
             for status, n in sorted(self._responses.items()):
                 lines.append(f'tidewheel_responses_total{{{base},code="{status}"}} {n}')
+            lines.append("# TYPE tidewheel_requests_shed_total counter")
+            for reason, n in sorted(self._shed.items()):
+                lines.append(f'tidewheel_requests_shed_total{{{base},reason="{reason}"}} {n}')
+            lines.append("# TYPE tidewheel_breaker_changes_total counter")
+            for state, n in sorted(self._breaker.items()):
+                lines.append(f'tidewheel_breaker_changes_total{{{base},to="{state}"}} {n}')
             lines.append("# TYPE tidewheel_batch_rows histogram")
             lines += self._rows.lines("tidewheel_batch_rows", base, 1.0)
             lines.append("# TYPE tidewheel_batch_seconds histogram")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tidewheel.clock import Clock
-from tidewheel.serving.prediction_record import PredictionRecord, encode_frames
+from tidewheel.serving.prediction_record import RecordFrame, encode_frames
 
 MAX_SPOOL_BYTES = 1 << 30
 SEGMENT_SUFFIX = ".spool"
@@ -47,18 +47,25 @@ class PredictionLog:
         self._segment: int | None = None
         self._path = folder
         self._size = self._waiting = 0
+        # The pod's own id where there is one; a start each, since a sequence begins anew with it.
+        self.writer = f"{os.environ.get('TIDEWHEEL_POD_UID') or folder.name}:{os.urandom(6).hex()}"
+        self._sequence = 0
 
-    def write(self, records: Sequence[PredictionRecord]) -> bool:
+    def write(self, frames: Sequence[RecordFrame]) -> bool:
         """Spool records with one write; False where they are lost (counted, never raised)."""
-        data = encode_frames(records)
+        n = sum(frame.n_rows for frame in frames)
         with self._lock:
+            for frame in frames:
+                # A number is used up whether its record can be kept or not: a gap in the lake is a loss.
+                frame.writer, frame.first_sequence = self.writer, self._sequence
+                self._sequence += frame.n_rows
             try:
-                self._append(data)
+                self._append(encode_frames(frames))
             except OSError:
-                self.counters.lost += len(records)
+                self.counters.lost += n
                 self.counters.failing = True
                 return False
-            self.counters.written += len(records)
+            self.counters.written += n
             self.counters.failing = False
             return True
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from tidewheel.records import PREDICTION_COLUMNS, REQUEST_PREFIX
 
+TEST_ROLE = "test"
 _HEAD = struct.Struct("<II")
 MAX_FRAME_BYTES = 16 * 2**20
 _LISTS = {
@@ -58,9 +59,81 @@ class PredictionRecord(msgspec.Struct, array_like=True, gc=False):
     logged_at_us: int
     columns: dict[str, Any]
     positions: bytes = b""
+    writer: str = ""
+    sequence: int = 0
 
 
-_record_decoder = msgspec.msgpack.Decoder(PredictionRecord)
+class RecordFrame(msgspec.Struct, array_like=True, gc=False):
+    """Several rows that were answered alike, as the spool keeps them: lists run parallel to ``request_ids``.
+
+    ``tests`` and ``reasons`` are empty where no row has any, ``features`` and ``positions`` where there are none.
+    ``writer`` and ``first_sequence`` are the log's own.
+    """
+
+    project: str
+    version: str
+    digest: str
+    feature_digest: str
+    role: str
+    generation: int
+    logged_at_us: int
+    request_ids: Sequence[str]
+    tests: Sequence[bool]
+    event_times_us: Sequence[int]
+    event_ids: Sequence[str]
+    units: Sequence[str]
+    features: bytes
+    positions: bytes
+    scores: Sequence[float | None]
+    decisions: Sequence[str]
+    reasons: Sequence[Sequence[str]]
+    latencies_us: Sequence[int]
+    columns: dict[str, list[Any]]
+    writer: str = ""
+    first_sequence: int = 0
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.request_ids)
+
+    def records(self) -> list[PredictionRecord]:
+        """The rows one by one."""
+        n = self.n_rows
+        width, depth = len(self.features) // n if n else 0, len(self.positions) // n if n else 0
+        made = []
+        for at, request_id in enumerate(self.request_ids):
+            role = TEST_ROLE if self.tests and self.tests[at] else self.role
+            reasons = tuple(self.reasons[at]) if self.reasons else ()
+            made.append(
+                PredictionRecord(
+                    record_id=record_id(self.project, request_id, self.version, role),
+                    request_id=request_id,
+                    project=self.project,
+                    version=self.version,
+                    digest=self.digest,
+                    role=role,
+                    generation=self.generation,
+                    event_time_us=self.event_times_us[at],
+                    event_id=self.event_ids[at],
+                    unit=self.units[at],
+                    features=self.features[at * width : (at + 1) * width],
+                    feature_digest=self.feature_digest,
+                    score=self.scores[at],
+                    decision=self.decisions[at],
+                    degraded=bool(reasons),
+                    reasons=reasons,
+                    latency_us=self.latencies_us[at],
+                    logged_at_us=self.logged_at_us,
+                    columns={name: values[at] for name, values in self.columns.items()},
+                    positions=self.positions[at * depth : (at + 1) * depth],
+                    writer=self.writer,
+                    sequence=self.first_sequence + at,
+                )
+            )
+        return made
+
+
+_frame_decoder = msgspec.msgpack.Decoder(RecordFrame)
 
 
 def record_id(project: str, request_id: str, version: str, role: str) -> str:
@@ -90,11 +163,11 @@ def prediction_schema(request_columns: Mapping[str, str], event_time: str = "", 
     return pa.schema(fields)
 
 
-def encode_frames(records: Iterable[PredictionRecord]) -> bytes:
-    """Frames of several records, to be written at once."""
+def encode_frames(frames: Iterable[RecordFrame]) -> bytes:
+    """Frames for the spool, to be written at once."""
     parts: list[bytes] = []
-    for record in records:
-        payload = _encoder.encode(record)
+    for frame in frames:
+        payload = _encoder.encode(frame)
         parts += (_HEAD.pack(len(payload), zlib.crc32(payload)), payload)
     return b"".join(parts)
 
@@ -105,8 +178,8 @@ def decode_frames(data: bytes) -> tuple[list[PredictionRecord], int]:
     good = 0
     for payload, end in _frames(data):
         try:
-            records.append(_record_decoder.decode(payload))
-        except msgspec.DecodeError:
+            records += _frame_decoder.decode(payload).records()
+        except (msgspec.DecodeError, IndexError):
             break
         good = end
     return records, good

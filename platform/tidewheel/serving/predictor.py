@@ -1,151 +1,104 @@
-"""Requests to replies and log records: assign, read features, score, decide; the ladder where one of them fails.
+"""Requests to answers: assign, read features, score, decide; the ladder where one of them fails.
 
-Called with whole batches by the coalescer's thread, and by the event loop for requests whose deadline came first.
-It knows neither HTTP nor threads; time is passed in through the Clock.
+A batch is begun (who answers which row, and what must be read), the store is read by whoever has the batch, and the
+batch is finished with what was found. Neither half waits, or knows of HTTP or threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tidewheel.clock import Clock
 from tidewheel.deployment.assignment import assign_all
 from tidewheel.errors import TidewheelError, Unavailable
+from tidewheel.features.ports import Fetched
+from tidewheel.features.reader import FeatureRows, Prepared
 from tidewheel.features.vector import model_input
-from tidewheel.serving.prediction_record import PredictionRecord, record_id
-from tidewheel.serving.request import PredictReply, PredictRequest
-from tidewheel.serving.snapshot import LoadedVersion, Snapshot
+from tidewheel.serving.answered import VECTOR_ROLE, Answered, Group, failed_requests
+from tidewheel.serving.batch import Batch, Columns
+from tidewheel.serving.snapshot import LoadedVersion
 
-Columns = dict[str, NDArray[Any]]
 MODEL_FAILED = "ModelFailed"
-VECTOR_ROLE = "vector"
-TEST_ROLE = "test"
+NO_FALLBACK = "the project declares no serving.fallback"
 
 
 @dataclass(slots=True, eq=False)
-class RowResult:
-    """What one row got. ``values`` is its vector where there is one, ``positions`` how far the states were that it was
-    read from; ``by`` is the version that was asked."""
+class Asked:
+    """The rows of a batch that one version answers. ``prepared`` is the error where they could not be taken in."""
 
-    by: LoadedVersion
-    score: float | None
-    decision: str
-    version: str
-    role: str
-    reasons: tuple[str, ...]
-    values: NDArray[np.float64] | None
-    positions: NDArray[np.int64] | None = None
-
-
-@dataclass(slots=True, eq=False)
-class Batch:
-    """Several requests as arrays. ``units`` are the rollout unit's keys as text; ``vectors`` [n, k] are there where
-    callers sent the features, in which case all requests are pinned to one version."""
-
-    snapshot: Snapshot
-    requests: Sequence[PredictRequest]
+    version: LoadedVersion
+    rows: Sequence[int]
     columns: Columns
     t_us: NDArray[np.int64]
-    units: list[str]
-    vectors: NDArray[np.float64] | None = None
+    prepared: Prepared | Exception
 
 
-@dataclass(frozen=True, eq=False)
-class Answered:
-    """Results of a batch in row order. ``failures`` maps a request's index to why it has no reply."""
-
-    batch: Batch
-    rows: list[RowResult | None]
-    failures: dict[int, TidewheelError]
-
-
-def make_batch(snapshot: Snapshot, requests: Sequence[PredictRequest]) -> Batch:
-    """All rows of ``requests`` in one set of arrays, as feature readers take them. Either all have vectors or none."""
-    columns, counts = snapshot.columns, [request.n_rows for request in requests]
-    arrays = columns.arrays([request.columns for request in requests], counts)
-    event_ids = np.empty(sum(counts), dtype=object)
-    event_ids[:] = [event for request in requests for event in request.event_ids]
-    arrays[columns.event_id] = event_ids
-    t_us = np.array([at_us for request in requests for at_us in request.t_us], dtype=np.int64)
-    unit_key = snapshot.document.unit_key
-    given = [request.vectors for request in requests if request.vectors is not None]
-    if given:
-        units = [unit for request in requests for unit in _units_if_any(request, unit_key)]
-        return Batch(snapshot, requests, arrays, t_us, units, np.concatenate(given))
-    units = [str(unit) for unit in arrays[unit_key].tolist()] if unit_key in arrays else [""] * len(t_us)
-    return Batch(snapshot, requests, arrays, t_us, units)
-
-
-def _units_if_any(request: PredictRequest, unit_key: str) -> list[str]:
-    units = request.columns.get(unit_key) or [None] * request.n_rows
-    return ["" if unit is None else str(unit) for unit in units]
-
-
-def answer(batch: Batch, late: str | None = None) -> Answered:
-    """Score every row. ``late`` is a reason to go straight to the ladder: fresh features are not waited for."""
+def begin(batch: Batch) -> list[Asked]:
+    """Who answers which rows; nothing where callers sent vectors."""
     if batch.vectors is not None:
-        return _answer_vectors(batch, batch.vectors)
-    rows: list[RowResult | None] = [None] * len(batch.t_us)
-    failed_rows: dict[int, TidewheelError] = {}
-    for version, picked in _groups(batch):
-        every = len(picked) == len(rows)
-        columns = batch.columns if every else {name: values[picked] for name, values in batch.columns.items()}
-        t_us = batch.t_us if every else batch.t_us[picked]
+        return []
+    asked = []
+    for version, rows in _assigned(batch):
+        every = len(rows) == batch.n_rows
+        columns = batch.columns if every else {name: values[rows] for name, values in batch.columns.items()}
+        t_us = batch.t_us if every else batch.t_us[rows]
+        asked.append(Asked(version, rows, columns, t_us, _prepared(version, columns, t_us)))
+    return asked
+
+
+def wanted_of(asked: Sequence[Asked]) -> list[Any]:
+    """What must be read for all of them, in one round trip (``Wanted``)."""
+    if len(asked) == 1:
+        return list(asked[0].prepared.wanted) if isinstance(asked[0].prepared, Prepared) else []
+    return list(chain.from_iterable(one.prepared.wanted for one in asked if isinstance(one.prepared, Prepared)))
+
+
+def finish(batch: Batch, asked: Sequence[Asked], found: Fetched | Unavailable, late: str | None = None) -> Answered:
+    """Score every row. ``found`` is what the store had of ``wanted_of(asked)``; ``late`` a reason to do without it."""
+    if batch.vectors is not None:
+        return _finish_vectors(batch, batch.vectors)
+    answered = _Answers()
+    start = 0
+    for one in asked:
+        mine: Fetched | Unavailable = found
+        if isinstance(found, Fetched) and len(asked) > 1 and isinstance(one.prepared, Prepared):
+            following = start + len(one.prepared.wanted)
+            refused = {(s - start, k): why for (s, k), why in found.refused.items() if start <= s < following}
+            mine, start = Fetched(found.blobs[start:following], refused), following
+        _answer_by(answered, batch, one, mine, late)
+    return answered.of(batch)
+
+
+@dataclass(slots=True, eq=False)
+class _Answers:
+    """Groups and failed rows, as they come."""
+
+    groups: list[Group] = field(default_factory=list)
+    failed_rows: dict[int, TidewheelError] = field(default_factory=dict)
+
+    def add(self, asked: Asked, places: Sequence[int], make: Callable[[], list[Group]]) -> None:
+        """What ``make`` gives for these rows; where it cannot, they alone fail."""
         try:
-            results = _score_group(batch.snapshot, version, columns, t_us, late)
+            self.groups += make()
         except TidewheelError as error:
-            failed_rows |= dict.fromkeys(picked, error)
-            continue
-        for row, result in zip(picked, results, strict=True):
-            rows[row] = result
-    return Answered(batch, rows, _failed_requests(batch, failed_rows))
+            self.failed_rows |= {asked.rows[place]: error for place in places}
+
+    def of(self, batch: Batch) -> Answered:
+        return Answered(batch, self.groups, failed_requests(batch, self.failed_rows))
 
 
-def _answer_vectors(batch: Batch, sent: NDArray[np.float64]) -> Answered:
-    """Score the vectors that callers sent; what they left out is the feature's default, as if it had been read."""
-    version = batch.snapshot.versions[batch.requests[0].pinned or ""]
-    defaults = np.array([np.nan if default is None else default for default in version.features.defaults])
-    values = np.where(np.isnan(sent), defaults, sent)
-    scores = safe_scores(version, values)
-    if scores is None and version.ladder.fallback is None:
-        failure = Unavailable("the model cannot score and the project declares no serving.fallback")
-        return Answered(batch, [None] * len(values), dict.fromkeys(range(len(batch.requests)), failure))
-    if scores is None:
-        unscored = [_unscored(version, values, row, (MODEL_FAILED,), VECTOR_ROLE) for row in range(len(values))]
-        return Answered(batch, list(unscored), {})
-    decisions, name = version.bands.decide(scores), version.version
-    rows: list[RowResult | None] = [
-        RowResult(version, score, decision, name, VECTOR_ROLE, (), vector)
-        for score, decision, vector in zip(scores.tolist(), decisions, values, strict=True)
-    ]
-    return Answered(batch, rows, {})
-
-
-def _failed_requests(batch: Batch, failed_rows: dict[int, TidewheelError]) -> dict[int, TidewheelError]:
-    if not failed_rows:
-        return {}
-    failures, row = {}, 0
-    for index, request in enumerate(batch.requests):
-        errors = [failed_rows[at] for at in range(row, row + request.n_rows) if at in failed_rows]
-        if errors:
-            failures[index] = errors[0]
-        row += request.n_rows
-    return failures
-
-
-def _groups(batch: Batch) -> list[tuple[LoadedVersion, list[int]]]:
+def _assigned(batch: Batch) -> list[tuple[LoadedVersion, Sequence[int]]]:
     """Versions and the rows that each answers."""
     snapshot = batch.snapshot
     weights = snapshot.document.weights
-    n = len(batch.t_us)
     pinned = any(request.pinned for request in batch.requests)
     if len(weights) == 1 and not pinned:
-        return [(snapshot.champion, list(range(n)))]
+        return [(snapshot.champion, range(batch.n_rows))]
     assigned = assign_all(batch.units, snapshot.document.salt, weights)
     if pinned:
         row = 0
@@ -159,144 +112,181 @@ def _groups(batch: Batch) -> list[tuple[LoadedVersion, list[int]]]:
     return [(snapshot.versions[name], rows) for name, rows in groups.items()]
 
 
-def _score_group(
-    snapshot: Snapshot, version: LoadedVersion, columns: Columns, t_us: NDArray[np.int64], late: str | None
-) -> list[RowResult]:
-    n, role = len(t_us), snapshot.role(version.version)
-    causes: list[tuple[str, ...]] = [version.freshness.stale] * n
+def _prepared(version: LoadedVersion, columns: Columns, t_us: NDArray[np.int64]) -> Prepared | Exception:
     try:
-        if late is not None:
-            raise Unavailable(late)
-        if version.remembering is not None:
-            version.remembering.at_us = int(t_us.max())
-        read = version.reader.read(columns, t_us)
-        values, positions = read.values, read.positions
-    except Exception as error:  # whatever a store or a feature function raises, a request has a ladder
-        if version.ladder.fallback is None:
-            raise Unavailable("features cannot be read in time and the project declares no serving.fallback") from error
-        cause = late or ("FeaturesUnavailable" if isinstance(error, Unavailable) else "FeaturesFailed")
+        return version.reader.prepare(columns, t_us)
+    except Exception as error:  # a request has a ladder whatever its columns do to us
+        return error
+
+
+def _answer_by(answers: _Answers, batch: Batch, asked: Asked, found: Fetched | Unavailable, late: str | None) -> None:
+    """Answer one version's rows: those that were read, and those that were not."""
+    version, every = asked.version, range(len(asked.rows))
+    if late is not None or isinstance(found, Unavailable) or not isinstance(asked.prepared, Prepared):
+        cause = late or ("FeaturesUnavailable" if isinstance(found, Unavailable) else "FeaturesFailed")
+        answers.add(asked, every, lambda: [_by_ladder(asked, every, cause)])
+        return
+    lost = sorted(_refused_rows(asked.prepared, found)) if found.refused else []
+    if not lost:
         try:
-            rung = version.ladder.vectors(columns, t_us)
-        except Exception:  # the project's own function may be what fails
-            return [_unscored(version, None, row, (cause,)) for row in range(n)]
-        values, causes, role = rung.values, [(cause, reason) for reason in rung.reasons], "fallback"
-        positions = np.zeros((n, 0), dtype=np.int64)
-    scores = safe_scores(version, values)
-    if scores is None:
-        if version.ladder.fallback is None:
-            raise Unavailable("the model cannot score and the project declares no serving.fallback")
-        return [_unscored(version, values, row, (*causes[row], MODEL_FAILED)) for row in range(n)]
-    decisions = version.bands.decide(scores)
-    name = version.version
-    return [
-        RowResult(version, score, decision, name, role, reasons, vector, known)
-        for score, decision, reasons, vector, known in zip(
-            scores.tolist(), decisions, causes, values, positions, strict=True
-        )
-    ]
-
-
-def safe_scores(version: LoadedVersion, values: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """Finite scores of all rows, None where the model fails on any."""
-    try:
-        scores = version.scorer.score(model_input(values))
-    except Exception:  # the runtime raises classes of its own; the ladder goes on
-        return None
-    return scores if bool(np.isfinite(scores).all()) else None
-
-
-def _unscored(
-    version: LoadedVersion,
-    values: NDArray[np.float64] | None,
-    row: int,
-    causes: tuple[str, ...],
-    role: str = "fallback",
-) -> RowResult:
-    score, decision, reason = version.ladder.without_model(values, row)
-    if decision is None:
-        decision = version.bands.decide(np.array([score]))[0]
-    vector = values[row] if values is not None else None
-    return RowResult(version, score, decision, "", role, (*causes, reason), vector)
-
-
-def replies(answered: Answered) -> list[PredictReply | TidewheelError]:
-    """One reply, or the error to answer with, per request."""
-    made: list[PredictReply | TidewheelError] = []
-    row = 0
-    for index, request in enumerate(answered.batch.requests):
-        failure = answered.failures.get(index)
-        if failure is not None:
-            made.append(failure)
+            read = version.reader.finish(asked.prepared, found.blobs)
+        except Exception:  # one row's state or value may be to blame, and takes no other with it
+            pass
         else:
-            rows = [result for result in answered.rows[row : row + request.n_rows] if result is not None]
-            made.append(
-                PredictReply(
-                    [result.score for result in rows],
-                    [result.decision for result in rows],
-                    [result.version for result in rows],
-                    [result.reasons for result in rows],
-                )
+            answers.add(asked, every, lambda: _scored(batch, asked, every, read))
+            return
+    blobs = _by_key(asked.prepared, found)
+    if lost:
+        answers.add(asked, lost, lambda: [_by_ladder(asked, lost, "FeaturesUnavailable")])
+    for place in every:
+        if place not in lost:
+            answers.add(asked, [place], lambda place=place: _alone(batch, asked, place, blobs))  # type: ignore[misc]
+
+
+def _refused_rows(prepared: Prepared, found: Fetched) -> set[int]:
+    lost: set[int] = set()
+    for state_index, key_index in found.refused:
+        state, _ = prepared.wanted[state_index]
+        lost.update(np.flatnonzero(prepared.entity_of[state.keys] == key_index).tolist())
+    return lost
+
+
+def _by_key(prepared: Prepared, found: Fetched) -> dict[tuple[str, bytes], bytes | None]:
+    return {
+        (state.state_id, key): blob
+        for (state, keys), mine in zip(prepared.wanted, found.blobs, strict=True)
+        for key, blob in zip(keys, mine, strict=True)
+    }
+
+
+def _alone(batch: Batch, asked: Asked, row: int, blobs: Mapping[tuple[str, bytes], bytes | None]) -> list[Group]:
+    columns = {name: values[row : row + 1] for name, values in asked.columns.items()}
+    try:
+        prepared = asked.version.reader.prepare(columns, asked.t_us[row : row + 1])
+        mine = [[blobs[state.state_id, key] for key in keys] for state, keys in prepared.wanted]
+        read = asked.version.reader.finish(prepared, mine)
+    except Exception:  # this is the row
+        return [_by_ladder(asked, [row], "FeaturesFailed")]
+    return _scored(batch, asked, [row], read)
+
+
+def _scored(batch: Batch, asked: Asked, places: Sequence[int], read: FeatureRows) -> list[Group]:
+    version = asked.version
+    role, stale = batch.snapshot.role(version.version), version.freshness.stale
+    rows = asked.rows if len(places) == len(asked.rows) else [asked.rows[place] for place in places]
+    return _decided(version, rows, read.values, [stale] * len(rows), role, read.positions, read.missing)
+
+
+def _decided(
+    version: LoadedVersion,
+    rows: Sequence[int],
+    values: NDArray[np.float64],
+    reasons: Sequence[tuple[str, ...]],
+    role: str,
+    positions: NDArray[np.int64] | None = None,
+    missing: NDArray[np.bool_] | None = None,
+) -> list[Group]:
+    """Scores and decisions of vectors; rows that the model fails on go to the rungs without one."""
+    scores = safe_scores(version, values)
+    finite = np.isfinite(scores)
+    if finite.all():
+        decisions = version.bands.decide(scores)
+        name = version.version
+        return [Group(version, rows, name, role, scores.tolist(), decisions, reasons, values, positions, missing)]
+    if version.ladder.fallback is None:
+        raise Unavailable(f"the model cannot score and {NO_FALLBACK}")
+    groups = []
+    good, bad = np.flatnonzero(finite).tolist(), np.flatnonzero(~finite).tolist()
+    if good:
+        decisions = version.bands.decide(scores[good])
+        groups.append(
+            Group(
+                version, [rows[at] for at in good], version.version, role, scores[good].tolist(), decisions,
+                [reasons[at] for at in good], values[good], None if positions is None else positions[good],
+                None if missing is None else missing[good],
             )
-        row += request.n_rows
-    return made
+        )  # fmt: skip
+    without = role if role == VECTOR_ROLE else "fallback"
+    causes = [(*reasons[at], MODEL_FAILED) for at in bad]
+    groups.append(_without_model(version, [rows[at] for at in bad], values[bad], causes, without))
+    return groups
 
 
-def records(answered: Answered, include: Sequence[bool], clock: Clock) -> list[PredictionRecord]:
-    """Log records of those requests that ``include`` marks and that have a reply."""
-    batch = answered.batch
-    snapshot, made, row = batch.snapshot, [], 0
-    project, generation = snapshot.document.project, snapshot.document.generation
-    now_us, now_mono_us = clock.now_us(), clock.monotonic_us()
-    for index, request in enumerate(batch.requests):
-        first, row = row, row + request.n_rows
-        if not include[index] or index in answered.failures:
-            continue
-        latency_us = now_mono_us - request.arrived_us
-        for at in range(request.n_rows):
-            result = answered.rows[first + at]
-            assert result is not None
-            made.append(
-                make_record(
-                    batch, result, request, at, first + at, project, generation, latency_us=latency_us, now_us=now_us
-                )
-            )
-    return made
+def _by_ladder(asked: Asked, places: Sequence[int], cause: str) -> Group:
+    """The rungs, for rows without fresh features."""
+    version = asked.version
+    if version.ladder.fallback is None:
+        raise Unavailable(f"features cannot be read in time and {NO_FALLBACK}")
+    every = len(places) == len(asked.rows)
+    rows = asked.rows if every else [asked.rows[place] for place in places]
+    columns = asked.columns if every else {name: values[list(places)] for name, values in asked.columns.items()}
+    t_us = asked.t_us if every else asked.t_us[list(places)]
+    try:
+        rung = version.ladder.vectors(columns, t_us)
+    except Exception:  # the project's own function may be what fails
+        return _without_model(version, rows, None, [(cause,)] * len(rows), "fallback")
+    scores = safe_scores(version, rung.values)
+    if not np.isfinite(scores).all():
+        causes = [(cause, reason, MODEL_FAILED) for reason in rung.reasons]
+        return _without_model(version, rows, rung.values, causes, "fallback")
+    reasons = [(cause, reason) for reason in rung.reasons]
+    decisions = version.bands.decide(scores)
+    return Group(version, rows, version.version, "fallback", scores.tolist(), decisions, reasons, rung.values)
 
 
-def make_record(
-    batch: Batch,
-    result: RowResult,
-    request: PredictRequest,
-    at: int,
-    row: int,
-    project: str,
-    generation: int,
-    *,
-    latency_us: int,
-    now_us: int,
-) -> PredictionRecord:
-    """One record: row ``at`` of ``request``, row ``row`` of the batch."""
-    row_id = request.row_id(at)
-    by, role = result.by, TEST_ROLE if request.test else result.role
-    return PredictionRecord(
-        record_id(project, row_id, result.version, role),
-        row_id,
-        project,
-        result.version,
-        by.digest,
-        role,
-        generation,
-        request.t_us[at],
-        request.event_ids[at],
-        batch.units[row],
-        b"" if result.values is None else result.values.tobytes(),
-        by.features.digest,
-        result.score,
-        result.decision,
-        bool(result.reasons),
-        result.reasons,
-        latency_us,
-        now_us,
-        {name: values[at] for name, values in request.columns.items()},
-        b"" if result.positions is None else result.positions.tobytes(),
-    )
+def without_model(batch: Batch, asked: Sequence[Asked], cause: str) -> Answered:
+    """Answers that cost next to nothing, for when there is no time left for a model. Raises nothing: rows of versions
+    without a fallback fail."""
+    answers = _Answers()
+    for one in asked:
+        answers.add(one, range(len(one.rows)), lambda one=one: [_unscored(one, cause)])  # type: ignore[misc]
+    return answers.of(batch)
+
+
+def _unscored(asked: Asked, cause: str) -> Group:
+    if asked.version.ladder.fallback is None:
+        raise Unavailable(f"there was no time to score and {NO_FALLBACK}")
+    try:
+        values = asked.version.ladder.vectors(asked.columns, asked.t_us).values
+    except Exception:  # the static decision needs no values
+        values = None
+    return _without_model(asked.version, asked.rows, values, [(cause,)] * len(asked.rows), "fallback")
+
+
+def _without_model(
+    version: LoadedVersion,
+    rows: Sequence[int],
+    values: NDArray[np.float64] | None,
+    causes: Sequence[tuple[str, ...]],
+    role: str,
+) -> Group:
+    scores: list[float | None] = []
+    decisions, reasons = [], []
+    for at in range(len(rows)):
+        score, decision, reason = version.ladder.without_model(values, at)
+        if decision is None:
+            decision = version.bands.decide(np.array([score]))[0]
+        scores.append(score)
+        decisions.append(decision)
+        reasons.append((*causes[at], reason))
+    return Group(version, rows, "", role, scores, decisions, reasons, values)
+
+
+def _finish_vectors(batch: Batch, sent: NDArray[np.float64]) -> Answered:
+    """Score the vectors that callers sent; what they left out is the feature's default, as if it had been read."""
+    version = batch.snapshot.versions[batch.requests[0].pinned or ""]
+    defaults = np.array([np.nan if default is None else default for default in version.features.defaults])
+    values = np.where(np.isnan(sent), defaults, sent)
+    rows = range(len(values))
+    try:
+        return Answered(batch, _decided(version, rows, values, [()] * len(values), VECTOR_ROLE))
+    except TidewheelError as error:
+        return Answered(batch, [], failed_requests(batch, dict.fromkeys(rows, error)))
+
+
+def safe_scores(version: LoadedVersion, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scores of all rows, NaN where the model fails."""
+    try:
+        return np.asarray(version.scorer.score(model_input(values)), dtype=np.float64)
+    except Exception:  # the runtime raises classes of its own; the ladder goes on
+        return np.full(len(values), np.nan)

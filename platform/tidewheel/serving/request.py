@@ -34,7 +34,8 @@ class PredictRequest:
     ``t_us`` is the event time of each row; ``arrived_us`` is monotonic, the first byte's time. ``pinned`` is the
     version the caller asked for, None for whoever serves the unit. ``timeout_us`` is how long the caller waits, where
     it said so. ``vectors`` [n, k] are the pinned version's features where the caller sent them: nothing is read then.
-    ``test`` requests are answered as any other and counted by nobody.
+    ``test`` requests are answered as any other and counted by nobody; ``explain`` asks for the vectors with the reply;
+    ``traceparent`` is the caller's trace.
     """
 
     request_id: str
@@ -47,6 +48,8 @@ class PredictRequest:
     timeout_us: int | None = None
     vectors: NDArray[np.float64] | None = None
     test: bool = False
+    explain: bool = False
+    traceparent: str | None = None
 
     def row_id(self, row: int) -> str:
         """Id of one row: the request's own where it has one row."""
@@ -55,12 +58,20 @@ class PredictRequest:
 
 @dataclass(slots=True, eq=False)
 class PredictReply:
-    """One value per row. ``scores`` None where nothing could score; ``versions`` empty where no model did."""
+    """One value per row. ``scores`` None where nothing could score; ``versions`` empty where no model did; ``ages_us``:
+    how far the features' slowest source lagged when it was last looked at, 0 where nothing was read.
+
+    ``vectors`` [n, k] are there where the request wanted an explanation and one version has read or got all of them;
+    ``explained_by`` is that version.
+    """
 
     scores: list[float | None]
     decisions: list[str]
     versions: list[str]
     reasons: list[tuple[str, ...]] = field(default_factory=list)
+    ages_us: list[int] = field(default_factory=list)
+    vectors: NDArray[np.float64] | None = None
+    explained_by: str = ""
 
     @property
     def degraded(self) -> list[bool]:

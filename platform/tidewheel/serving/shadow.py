@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tidewheel.clock import Clock
+from tidewheel.serving.answered import Answered, Group, frames, vectors_of
+from tidewheel.serving.batch import Batch
 from tidewheel.serving.prediction_log import PredictionLog
-from tidewheel.serving.prediction_record import PredictionRecord
-from tidewheel.serving.predictor import MODEL_FAILED, Answered, Batch, RowResult, make_record, safe_scores
+from tidewheel.serving.prediction_record import RecordFrame
+from tidewheel.serving.predictor import MODEL_FAILED, safe_scores
 from tidewheel.serving.snapshot import LoadedVersion
 
 MAX_WAITING_BATCHES = 256
@@ -48,7 +49,7 @@ class ShadowScorer:
         try:
             self._queue.put_nowait(answered)
         except queue.Full:
-            self.counters.dropped += len(answered.rows)
+            self.counters.dropped += answered.batch.n_rows
 
     def stop(self) -> None:
         """Score what waits, then end."""
@@ -58,72 +59,68 @@ class ShadowScorer:
 
     def _run(self) -> None:
         while (answered := self._queue.get()) is not _END:
-            records = shadow_records(answered, self._clock)
-            if records:
-                self._log.write(records)
-                self.counters.scored += len(records)
+            frames = shadow_frames(answered, self._clock)
+            if frames:
+                self._log.write(frames)
+                self.counters.scored += sum(frame.n_rows for frame in frames)
 
 
-def shadow_records(answered: Answered, clock: Clock) -> list[PredictionRecord]:
-    """Records of every loaded shadow version for the rows that a model of the document answered."""
+def shadow_frames(answered: Answered, clock: Clock) -> list[RecordFrame]:
+    """What the log keeps of every loaded shadow version, for the rows that a model of the document answered."""
     snapshot = answered.batch.snapshot
-    made: list[PredictionRecord] = []
+    made: list[RecordFrame] = []
     for name in snapshot.document.shadow:
         if name in snapshot.versions:
-            made += _records_of(answered, snapshot.versions[name], clock)
+            made += _frames_of(answered, snapshot.versions[name], clock)
     return made
 
 
-def _records_of(answered: Answered, version: LoadedVersion, clock: Clock) -> list[PredictionRecord]:
+def _frames_of(answered: Answered, version: LoadedVersion, clock: Clock) -> list[RecordFrame]:
     batch = answered.batch
     began_us = clock.monotonic_us()
-    results = _results(batch, version, _shared_vectors(answered, version))
+    group = _scored(batch, version, _shared_vectors(answered, version))
     # Its own time per row: a batch is read and scored together, as it would be for callers.
     latency_us = clock.monotonic_us() - began_us
-    now_us = clock.now_us()
-    document = batch.snapshot.document
-    made, row = [], 0
-    for index, request in enumerate(batch.requests):
-        for at in range(request.n_rows):
-            if index not in answered.failures and request.pinned is None and not request.test:
-                made.append(
-                    make_record(
-                        batch, results[row], request, at, row, document.project, document.generation,
-                        latency_us=latency_us, now_us=now_us,
-                    )
-                )  # fmt: skip
-            row += 1
+    include = [
+        index not in answered.failures and request.pinned is None and not request.test
+        for index, request in enumerate(batch.requests)
+    ]
+    if not any(include):
+        return []
+    made = frames(Answered(batch, [group], answered.failures), include, clock)
+    for frame in made:
+        frame.latencies_us = [latency_us] * frame.n_rows
     return made
 
 
 def _shared_vectors(answered: Answered, version: LoadedVersion) -> NDArray[np.float64] | None:
     """The vectors that callers got, where the shadow declares the very same features and they were fresh."""
-    vectors = []
-    for result in answered.rows:
-        if (
-            result is None
-            or result.values is None
-            or result.reasons
-            or result.by.features.digest != version.features.digest
-        ):
+    n = answered.batch.n_rows
+    for group in answered.groups:
+        if group.values is None or any(group.reasons) or group.by.features.digest != version.features.digest:
             return None
-        vectors.append(result.values)
-    return np.array(vectors)
+    if len(answered.groups) == 1 and len(answered.groups[0].rows) == n:
+        return answered.groups[0].values
+    return vectors_of(answered.groups, 0, n)
 
 
-def _results(batch: Batch, version: LoadedVersion, values: NDArray[np.float64] | None) -> Sequence[RowResult]:
-    n, name = len(batch.t_us), version.version
-    stale = version.freshness.stale
+def _scored(batch: Batch, version: LoadedVersion, values: NDArray[np.float64] | None) -> Group:
+    """All rows of a batch; a row without a score says why in its reasons."""
+    n, stale = batch.n_rows, version.freshness.stale
+    rows = range(n)
     if values is None:
         try:
             values = version.shadow_reader.read(batch.columns, batch.t_us).values
         except Exception:  # a shadow has no ladder: that it could not answer is what its rollout must know
-            return [RowResult(version, None, "", name, "shadow", ("FeaturesUnavailable",), None)] * n
+            reasons = [("FeaturesUnavailable",)] * n
+            return Group(version, rows, version.version, "shadow", [None] * n, [""] * n, reasons, None)
     scores = safe_scores(version, values)
-    if scores is None:
-        return [RowResult(version, None, "", name, "shadow", (MODEL_FAILED,), vector) for vector in values]
-    decisions = version.bands.decide(scores)
-    return [
-        RowResult(version, score, decision, name, "shadow", stale, vector)
-        for score, decision, vector in zip(scores.tolist(), decisions, values, strict=True)
-    ]
+    finite = np.isfinite(scores).tolist()
+    decisions = version.bands.decide(np.nan_to_num(scores))
+    return Group(
+        version, rows, version.version, "shadow",
+        [score if good else None for score, good in zip(scores.tolist(), finite, strict=True)],
+        [decision if good else "" for decision, good in zip(decisions, finite, strict=True)],
+        [stale if good else (MODEL_FAILED,) for good in finite],
+        values,
+    )  # fmt: skip

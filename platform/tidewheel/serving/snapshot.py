@@ -12,22 +12,12 @@ from numpy.typing import NDArray
 
 from tidewheel.deployment.document import DeploymentDocument
 from tidewheel.features.declaration import FeatureSet
-from tidewheel.features.reader import FeatureRows
+from tidewheel.features.reader import FeatureReader
 from tidewheel.serving.columns import Accepted, RequestColumns
 from tidewheel.serving.decide import DecisionBands
 from tidewheel.serving.ladder import Ladder
-from tidewheel.serving.last_good import RememberingStore
+from tidewheel.serving.last_good import LastGood
 from tidewheel.spec.project import ModelProject
-
-
-class Reader(Protocol):
-    """The part of a FeatureReader that a prediction needs."""
-
-    def read(self, columns: Mapping[str, NDArray[np.generic]], t_us: NDArray[np.int64]) -> FeatureRows: ...
-
-    def stale_views(self, now_us: int) -> tuple[str, ...]: ...
-
-    def caught_up(self) -> bool: ...
 
 
 class Scorer(Protocol):
@@ -42,12 +32,26 @@ class Freshness:
 
     ready: bool = False
     stale: tuple[str, ...] = ()  # reasons, as replies carry them
+    ages_us: Mapping[str, int] = field(default_factory=dict)  # how far the source of each view lagged
+    age_us: int = 0  # of the view that lagged most
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model costs, measured when it was loaded: microseconds of a call, and of each further row."""
+
+    call_us: float = 0.0
+    row_us: float = 0.0
+
+    def of(self, n_rows: int) -> float:
+        return self.call_us + n_rows * self.row_us
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedVersion:
-    """One verified, golden-checked version. Each thread reads by a reader of its own: ``reader`` answers requests,
-    ``shadow_reader`` scores copies, ``watch_reader`` looks at freshness."""
+    """One verified, golden-checked version. ``reader`` makes vectors of what a fetching store found; the other two read
+    by themselves, each for a thread of its own: ``shadow_reader`` scores copies, ``watch_reader`` looks at freshness.
+    ``memory`` is there where the last good values are to be remembered."""
 
     version: str
     digest: str
@@ -56,11 +60,12 @@ class LoadedVersion:
     columns: RequestColumns
     scorer: Scorer
     bands: DecisionBands
-    reader: Reader
-    shadow_reader: Reader
-    watch_reader: Reader
-    remembering: RememberingStore | None
+    reader: FeatureReader
+    shadow_reader: FeatureReader
+    watch_reader: FeatureReader
+    memory: LastGood | None
     ladder: Ladder
+    cost: Cost = Cost()
     freshness: Freshness = field(default_factory=Freshness)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -30,9 +30,10 @@ class Bench:
     digests: dict[str, str]
     store: MemoryOnlineStore
     parse: Parse
+    memory: LastGood = field(default_factory=LastGood)
 
     def load(self, version: str) -> LoadedVersion:
-        stores = Stores(self.store, self.store, self.store, LastGood())
+        stores = Stores(self.store, self.store, self.memory)
         digest = self.digests[version]
         loaded = load_version(self.bundles / digest, Variant(version, digest, BANDS), stores, trust, self.parse)
         for state in loaded.features.states:

@@ -11,9 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tidewheel.clock import FixedClock
+from tidewheel.features.ports import Fetched
+from tidewheel.serving.answered import frames, replies
+from tidewheel.serving.batch import make_batch
 from tidewheel.serving.columns import Accepted, RequestColumns
 from tidewheel.serving.prediction_record import decode_frames, encode_frames, prediction_schema, to_table
-from tidewheel.serving.predictor import answer, make_batch, records, replies
+from tidewheel.serving.predictor import begin, finish, wanted_of
 from tidewheel.serving.protocols import oip, v1
 from tidewheel.serving.protocols.assemble import Call
 from tidewheel.serving.request import BadRequest, PredictReply, PredictRequest
@@ -52,19 +55,21 @@ def snapshot(bench: Bench) -> Snapshot:
 CALL = Call("n", 1_600_000_000_000_000, 0)
 
 
-def answered_or_refused(snapshot: Snapshot, decode: Callable[[], tuple[PredictRequest, Any]]) -> None:
+def answered_or_refused(bench: Bench, snapshot: Snapshot, decode: Callable[[], tuple[PredictRequest, Any]]) -> None:
     try:
         request, form = decode()
     except BadRequest:
         return
-    answered = answer(make_batch(snapshot, [request]))
+    batch = make_batch(snapshot, [request])
+    asked = begin(batch)
+    answered = finish(batch, asked, Fetched(bench.store.read(wanted_of(asked))))
     (reply,) = replies(answered)
     assert isinstance(reply, PredictReply)
     if isinstance(form, str):
         json.loads(v1.encode_reply(request.request_id, reply, form))
     else:
         json.loads(oip.encode_reply("tiny", request.request_id, reply, form)[0])
-    made = records(answered, [True], FixedClock())
+    made = frames(answered, [True], FixedClock())
     back, _ = decode_frames(encode_frames(made))
     assert len(back) == request.n_rows
     to_table(back, prediction_schema(snapshot.columns.logged, "paid_at", "payment_id"))
@@ -72,9 +77,11 @@ def answered_or_refused(snapshot: Snapshot, decode: Callable[[], tuple[PredictRe
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(tensors(), max_size=4), st.booleans())
-def test_a_request_is_answered_or_refused(snapshot: Snapshot, inputs: list[dict[str, Any]], with_key: bool) -> None:
+def test_a_request_is_answered_or_refused(
+    bench: Bench, snapshot: Snapshot, inputs: list[dict[str, Any]], with_key: bool
+) -> None:
     body = json.dumps({"inputs": [HEALTHY, *inputs] if with_key else inputs}).encode()
-    answered_or_refused(snapshot, lambda: oip.decode_request(body, snapshot.accepted["1"], CALL))
+    answered_or_refused(bench, snapshot, lambda: oip.decode_request(body, snapshot.accepted["1"], CALL))
 
 
 ROWS = st.dictionaries(NAMES, SCALARS, max_size=4).map(lambda row: {"customer_id": 7, **row})
@@ -83,19 +90,23 @@ VECTORS = st.lists(SCALARS, min_size=2, max_size=4)
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(ROWS | VECTORS | SCALARS, max_size=3))
-def test_rows_of_the_v1_protocol_are_answered_or_refused(snapshot: Snapshot, instances: list[Any]) -> None:
+def test_rows_of_the_v1_protocol_are_answered_or_refused(
+    bench: Bench, snapshot: Snapshot, instances: list[Any]
+) -> None:
     body = json.dumps({"instances": instances}).encode()
-    answered_or_refused(snapshot, lambda: v1.decode_request(body, snapshot.accepted["1"], CALL))
+    answered_or_refused(bench, snapshot, lambda: v1.decode_request(body, snapshot.accepted["1"], CALL))
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tensors(), st.integers(-1, 20) | st.booleans(), st.binary(max_size=20), st.integers(-3, 3))
 def test_binary_tensors_are_answered_or_refused(
-    snapshot: Snapshot, tensor: dict[str, Any], size: int, raw: bytes, lie: int
+    bench: Bench, snapshot: Snapshot, tensor: dict[str, Any], size: int, raw: bytes, lie: int
 ) -> None:
     del tensor["data"]
     head = json.dumps({"inputs": [HEALTHY, {**tensor, "parameters": {"binary_data_size": size}}]}).encode()
-    answered_or_refused(snapshot, lambda: oip.decode_request(head + raw, snapshot.accepted["1"], CALL, len(head) + lie))
+    answered_or_refused(
+        bench, snapshot, lambda: oip.decode_request(head + raw, snapshot.accepted["1"], CALL, len(head) + lie)
+    )
 
 
 COLUMNS = RequestColumns({"customer_id": "int64"}, "paid_at", "payment_id", {"amount": "float64"}, ("customer_id",))

@@ -14,18 +14,19 @@ import pytest
 
 from tidewheel.clock import FixedClock
 from tidewheel.serving.prediction_log import PredictionLog, segments
-from tidewheel.serving.prediction_record import PredictionRecord, prediction_schema, record_id
+from tidewheel.serving.prediction_record import RecordFrame, prediction_schema
 from tidewheel.serving.shipper import Shipper
 
 SCHEMA = prediction_schema({"customer_id": "int64", "amount": "float64", "channel": "string"}, "paid_at", "payment_id")
 
 
-def record(number: int, **columns: Any) -> PredictionRecord:
-    vector = np.array([number, np.nan]).tobytes()
-    return PredictionRecord(
-        record_id("tiny", f"r{number}", "1", "champion"), f"r{number}", "tiny", "1", "d", "champion", 3,
-        1_600_000_000_000_000 + number, f"e{number}", "7", vector, "f", 0.5, "review", False, (), 900, 17,
-        {"customer_id": 7, "amount": 1.5, **columns},
+def record(number: int, **columns: Any) -> RecordFrame:
+    return RecordFrame(
+        project="tiny", version="1", digest="d", feature_digest="f", role="champion", generation=3, logged_at_us=17,
+        request_ids=[f"r{number}"], tests=(), event_times_us=[1_600_000_000_000_000 + number],
+        event_ids=[f"e{number}"], units=["7"], features=np.array([number, np.nan]).tobytes(), positions=b"",
+        scores=[0.5], decisions=["review"], reasons=(), latencies_us=[900],
+        columns={name: [value] for name, value in {"customer_id": 7, "amount": 1.5, **columns}.items()},
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 import uvloop
 
-from tidewheel.adapters.connections import open_online_store
+from tidewheel.adapters.connections import open_fetching_store, open_online_store
 from tidewheel.adapters.local_home import LocalHome
 from tidewheel.apps.model_server.asgi import ModelServerApp
 from tidewheel.apps.model_server.endpoint import ApiKeys, Endpoint
@@ -147,9 +147,9 @@ class ModelServer:
         self._log = log
         self._shipper = Shipper(log, home.lake / "predictions" / project, prediction_schema({}))
         self._shadow = ShadowScorer(log, self._clock)
-        self._coalescer = Coalescer(log, self._shadow, self._metrics, self._clock)
-        requests, shadow, watch = (open_online_store(home) for _ in range(3))
-        stores = Stores(requests, shadow, watch, LastGood())
+        fetcher = open_fetching_store(home, loop)
+        self._coalescer = Coalescer(fetcher, log, self._shadow, self._metrics, self._clock)
+        stores = Stores(open_online_store(home), open_online_store(home), LastGood())
         self._versions = Versions(home, project, stores, self._clock, self._changed)
         endpoint = Endpoint(project, self._versions, self._coalescer, self._metrics, self._clock, self._settings.keys)
         app = ModelServerApp(endpoint, self._gauges)

@@ -192,7 +192,10 @@ def look_at_features(version: LoadedVersion, now_us: int) -> None:
     """Set a version's freshness by what the store says; an unreachable store leaves the last word on staleness."""
     try:
         version.freshness.ready = version.watch_reader.caught_up()
-        version.freshness.stale = tuple(f"StaleFeatures:{view}" for view in version.watch_reader.stale_views(now_us))
+        freshness, reader = version.freshness, version.watch_reader
+        freshness.stale = tuple(f"StaleFeatures:{view}" for view in reader.stale_views(now_us))
+        freshness.ages_us = reader.view_ages_us(now_us)
+        freshness.age_us = max(freshness.ages_us.values(), default=0)
     except TidewheelError as error:
         version.freshness.ready = False
         LOG.warning("event=features_unwatched version=%s error=%s", version.version, error)
