@@ -144,7 +144,7 @@ def test_the_example_of_the_grpc_reference_is_answered(caller: Caller, repositor
     (example,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     names: dict[str, Any] = {"ADDRESS": f"127.0.0.1:{caller.port}"}
     exec(example.replace("timeout=0.2", "timeout=10"), names)
-    assert (names["answer"].id, len(names["answer"].outputs)) == ("payment-17", 5)
+    assert (names["answer"].id, len(names["answer"].outputs)) == ("payment-17", 6)
 
 
 def test_kserves_own_clients_are_served(caller: Caller, repository: Path) -> None:

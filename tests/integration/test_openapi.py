@@ -50,8 +50,8 @@ def document(live: Rig) -> Any:
 
 
 OPERATIONS = (
-    "infer", "infer_version", "predict", "predict_version", "metadata", "model_ready", "server", "models", "live",
-    "ready", "v1_models", "v1_ready", "metrics",
+    "infer", "infer_version", "predict", "explain", "predict_version", "metadata", "model_ready", "server", "models",
+    "live", "ready", "v1_models", "v1_ready", "metrics",
 )  # fmt: skip
 
 

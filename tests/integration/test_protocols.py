@@ -116,7 +116,7 @@ def test_a_vector_is_logged_as_what_it_is(served: Rig) -> None:
         pytest.param("GET", f"{V2}/infer", 405, "POST", id="reading infer"),
         pytest.param("DELETE", V2, 405, "GET, HEAD", id="deleting a model"),
         pytest.param("GET", f"{V1}:predict", 405, "POST", id="reading predict"),
-        pytest.param("POST", f"{V1}:explain", 404, None, id="a verb that is not there"),
+        pytest.param("POST", f"{V1}:train", 404, None, id="a verb that is not there"),
         pytest.param("POST", "/v1/models/other:predict", 404, None, id="another model"),
         pytest.param("POST", f"{V2}/versions/9/infer", 404, None, id="a version that is not loaded"),
         pytest.param("GET", f"{V2}/versions/9/ready", 404, None, id="readiness of such a version"),
@@ -179,3 +179,38 @@ def test_a_server_does_not_start_without_the_keys_it_was_told_of(
 ) -> None:
     with rig_at(tmp_path / "home", bundles) as rig, pytest.raises(AssertionError):
         rig.start(environment={"TIDEWHEEL_API_KEY_FILE": str(tmp_path / "none")})
+
+
+def test_a_score_is_explained_by_what_each_feature_added_to_it(served: Rig) -> None:
+    body = {"inputs": [{"name": "customer_id", "shape": [2], "datatype": "INT64", "data": [7, 8]},
+                       {"name": "amount", "shape": [2], "datatype": "FP64", "data": [290.0, 10.0]}],
+            "parameters": {"explain": True}}  # fmt: skip
+    told = {one["name"]: one for one in served.send("POST", f"{V2}/infer", body).json["outputs"]}
+    features = served.send("GET", V2).json["parameters"]["features"]
+    assert told["contributions"]["shape"] == [2, len(features) + 1]
+    added = np.array(told["contributions"]["data"]).reshape(2, -1).sum(axis=1)
+    assert np.allclose(1 / (1 + np.exp(-added)), told["score"]["data"], atol=1e-5), "log odds add up to the score"
+    rows = {"instances": [{"customer_id": 7, "amount": 290.0}]}
+    (row,) = served.send("POST", f"{V1}:explain", rows).json["predictions"]
+    assert np.allclose(row["contributions"], told["contributions"]["data"][: len(features) + 1])
+    assert "contributions" not in served.send("POST", f"{V1}:predict", rows).json["predictions"][0]
+
+
+def test_a_request_id_comes_back_and_counts_where_the_body_has_none(served: Rig) -> None:
+    body = {"inputs": [{"name": "customer_id", "shape": [1], "datatype": "INT64", "data": [7]}]}
+    answer = served.send("POST", f"{V2}/infer", body, x_request_id="from-the-gateway-17")
+    assert (answer.headers["x-request-id"], answer.json["id"]) == ("from-the-gateway-17",) * 2
+    named = served.send("POST", f"{V2}/infer", {"id": "mine", **body}, x_request_id="from-the-gateway-18")
+    assert (named.headers["x-request-id"], named.json["id"]) == ("from-the-gateway-18", "mine")
+    odd = served.send("POST", f"{V2}/infer", body, x_request_id="x" * 500)
+    assert "x-request-id" not in odd.headers
+
+
+def test_readiness_says_which_generation_is_served(served: Rig) -> None:
+    assert served.send("GET", "/v2/health/ready").json == {"ready": True, "generation": served.generation}
+
+
+def test_features_say_how_old_they_are(served: Rig) -> None:
+    body = {"inputs": [{"name": "customer_id", "shape": [1], "datatype": "INT64", "data": [7]}]}
+    told = {one["name"]: one["data"] for one in served.send("POST", f"{V2}/infer", body).json["outputs"]}
+    assert told["feature_age_ms"][0] >= 0.0

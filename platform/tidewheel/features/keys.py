@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,22 +23,28 @@ _STEP = np.uint64(0x9E3779B97F4A7C15)
 _MASK = 2**64 - 1
 
 _STRING, _INT64 = 2, 4  # Feast's ValueType numbers
+_INT64_HEAD = struct.pack("<II", _INT64, 8)
 
 
 def entity_keys(keys: Sequence[tuple[str, str]], values: Sequence[NDArray[Any]]) -> list[bytes]:
     """One key per row; ``keys`` are (column, int64 | string), sorted by column, ``values`` [n] of each."""
-    names = b"".join(struct.pack("<II", _STRING, len(name.encode())) + name.encode() for name, _ in keys)
-    head = struct.pack("<I", len(keys)) + names
+    head = _head(tuple(name for name, _ in keys))
     if len(keys) == 1:
         return [head + part for part in _parts(keys[0][1], values[0])]
     columns = [_parts(kind, column) for (_, kind), column in zip(keys, values, strict=True)]
     return [head + b"".join(parts) for parts in zip(*columns, strict=True)]
 
 
+@cache
+def _head(names: tuple[str, ...]) -> bytes:
+    told = [struct.pack("<II", _STRING, len(name.encode())) + name.encode() for name in names]
+    return struct.pack("<I", len(names)) + b"".join(told)
+
+
 def _parts(kind: str, values: NDArray[Any]) -> list[bytes]:
     """Type, length and bytes of each value."""
     if kind == "int64":
-        head = struct.pack("<II", _INT64, 8)
+        head = _INT64_HEAD
         data = np.ascontiguousarray(values, dtype="<i8").tobytes()
         return [head + data[at : at + 8] for at in range(0, len(data), 8)]
     encoded = [str(value).encode() for value in values]

@@ -19,9 +19,13 @@ from tidewheel.features.functions import run_function
 from tidewheel.features.kernel import make_records, positions
 from tidewheel.features.keys import entity_keys
 from tidewheel.features.merge import OwnEvents, batch_values, windowed_values
+from tidewheel.features.newest_rows import NewestRows
 from tidewheel.features.ports import OnlineStore, Wanted
 from tidewheel.features.record_events import exact_names
 
+# Up to here Python numbers are cheaper than arrays.
+FEW = 128
+_ONE = np.zeros(1, dtype=np.int64)
 CAUGHT_UP_WITHIN_US = 10 * SECOND_US
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -65,6 +69,8 @@ class FeatureReader:
         }
         self._place_of = places
         self._defaults = np.array([np.nan if default is None else default for default in features.defaults])
+        self._has_defaults = not np.isnan(self._defaults).all()
+        self._newest = [NewestRows(view) if isinstance(view, BatchView) else None for view in self._views]
         self._states: dict[str, StateView] = {state.state_id: state for state in features.states}
         self._key_sets = tuple(dict.fromkeys(state.keys for state in features.states))
 
@@ -94,17 +100,27 @@ class FeatureReader:
         blobs = dict(zip(self._states, found, strict=True))
         values = np.full((n, len(self._features.names)), np.nan)
         included = np.zeros((n, len(self._views)), dtype=np.int64)
+        times = t_us.tolist() if n <= FEW else []
         for number, view in enumerate(self._views):
             entity_of = prepared.entity_of[view.state.keys]
             mine = blobs[view.state.state_id]
-            included[:, number] = positions(mine)[entity_of]
+            newest = self._newest[number]
+            if n <= FEW:
+                codes = entity_of.tolist()
+                included[:, number] = [_position(mine[code]) for code in codes]
+                if newest is not None:
+                    values[:, self._places[view.name]] = newest.rows(mine, codes, times)
+                    continue
+            else:
+                included[:, number] = positions(mine)[entity_of]
             if isinstance(view, BatchView):
                 got = batch_values(view, mine, entity_of, t_us)
             else:
                 got = windowed_values(view, mine, entity_of, t_us, self._own(view, columns, t_us))
             values[:, self._places[view.name]] = got
         missing = np.isnan(values)
-        np.copyto(values, self._defaults, where=missing)
+        if self._has_defaults:
+            np.copyto(values, self._defaults, where=missing)
         if self._functions:
             given: dict[str, NDArray[Any]] = {request.event_time: t_us.view("M8[us]"), **columns}
             for function in self._functions:
@@ -158,6 +174,10 @@ class FeatureReader:
         raise InputError(f"request: {name!r} is missing")
 
 
+def _position(blob: bytes | None) -> int:
+    return int.from_bytes(blob[:8], "little") if blob else 0
+
+
 def _entities(columns: Arrays, keys: tuple[tuple[str, str], ...], n: int) -> tuple[list[bytes], NDArray[np.int64]]:
     """Different entity keys, and which of them each request has."""
     for column, _ in keys:
@@ -165,8 +185,12 @@ def _entities(columns: Arrays, keys: tuple[tuple[str, str], ...], n: int) -> tup
             raise InputError(f"request: {column!r} is missing")
     given = [columns[column] for column, _ in keys]
     if n == 1:
-        return entity_keys(keys, given), np.zeros(1, dtype=np.int64)
+        return entity_keys(keys, given), _ONE
     if len(keys) == 1 and keys[0][1] == "int64":
+        if n <= FEW and given[0].dtype.kind == "i":
+            seen: dict[int, int] = {}
+            codes_of = [seen.setdefault(value, len(seen)) for value in given[0].tolist()]
+            return entity_keys(keys, [np.array(list(seen), dtype=np.int64)]), np.array(codes_of, dtype=np.int64)
         unique, codes = np.unique(given[0], return_inverse=True)
         return entity_keys(keys, [unique]), codes.astype(np.int64)
     index: dict[bytes, int] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 
 import numpy as np
@@ -18,9 +19,10 @@ class DecisionBands:
     def __init__(self, lowest: Mapping[str, float]) -> None:
         ordered = sorted(lowest.items(), key=lambda band: band[1])
         self.names = [name for name, _ in ordered]
-        self._edges = np.array([edge for _, edge in ordered])
+        # Of each number of edges that a score has reached, the decision.
+        self._of_reached = [self.names[0], *self.names]
+        self._edges = [edge for _, edge in ordered]
 
     def decide(self, scores: NDArray[np.float64]) -> list[str]:
-        bands = np.searchsorted(self._edges, scores, side="right") - 1
-        names = self.names
-        return [names[max(band, 0)] for band in bands.tolist()]
+        edges, of_reached = self._edges, self._of_reached
+        return [of_reached[bisect_right(edges, score)] for score in scores.tolist()]

@@ -36,7 +36,7 @@ class LogCounters:
 class PredictionLog:
     """The spool of one process. Thread-safe. ``folder`` is locked, so that nobody ships a living spool."""
 
-    def __init__(self, folder: Path, clock: Clock, max_spool_bytes: int = MAX_SPOOL_BYTES) -> None:
+    def __init__(self, folder: Path, clock: Clock, max_spool_bytes: int = MAX_SPOOL_BYTES, pod_uid: str = "") -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.counters = folder, LogCounters()
         self._clock, self._max_bytes = clock, max_spool_bytes
@@ -48,7 +48,7 @@ class PredictionLog:
         self._path = folder
         self._size = self._waiting = 0
         # The pod's own id where there is one; a start each, since a sequence begins anew with it.
-        self.writer = f"{os.environ.get('TIDEWHEEL_POD_UID') or folder.name}:{os.urandom(6).hex()}"
+        self.writer = f"{pod_uid or folder.name}:{os.urandom(6).hex()}"
         self._sequence = 0
 
     def write(self, frames: Sequence[RecordFrame]) -> bool:

@@ -62,7 +62,8 @@ class PredictReply:
     how far the features' slowest source lagged when it was last looked at, 0 where nothing was read.
 
     ``vectors`` [n, k] are there where the request wanted an explanation and one version has read or got all of them;
-    ``explained_by`` is that version.
+    ``explained_by`` is that version. ``contributions`` [n, k + 1] are what each feature added to the score's logit, the
+    bias last.
     """
 
     scores: list[float | None]
@@ -72,6 +73,7 @@ class PredictReply:
     ages_us: list[int] = field(default_factory=list)
     vectors: NDArray[np.float64] | None = None
     explained_by: str = ""
+    contributions: NDArray[np.float64] | None = None
 
     @property
     def degraded(self) -> list[bool]:

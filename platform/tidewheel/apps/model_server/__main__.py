@@ -7,14 +7,15 @@ import os
 import sys
 from pathlib import Path
 
-from tidewheel.apps.model_server.endpoint import ApiKeys
+from tidewheel.apps.model_server.endpoint import ApiKeys, MeshClients
 from tidewheel.apps.model_server.http_connection import Limits
 from tidewheel.apps.model_server.serve import Settings, run
 from tidewheel.errors import InputError
 
 
 def main() -> int:
-    """Parse arguments and serve until SIGTERM. TIDEWHEEL_API_KEY_FILE names a file with the keys that callers need."""
+    """Parse arguments and serve until SIGTERM. TIDEWHEEL_API_KEY_FILE names a file with the keys that callers need,
+    TIDEWHEEL_MESH_CLIENTS_FILE one with the identities that may ask without."""
     usual = Limits()
     parser = argparse.ArgumentParser(prog="tidewheel.apps.model_server", description="Serve one model project.")
     parser.add_argument("--home", type=Path, required=True)
@@ -35,12 +36,14 @@ def main() -> int:
         idle_s=given.idle_timeout_s,
         age_s=given.connection_age_s,
     )
-    key_file = os.environ.get("TIDEWHEEL_API_KEY_FILE")
+    key_file, client_file = (os.environ.get(f"TIDEWHEEL_{name}_FILE") for name in ("API_KEY", "MESH_CLIENTS"))
     try:
         keys = ApiKeys.of(Path(key_file)) if key_file else None
+        clients = MeshClients.of(Path(client_file)) if client_file else None
     except (InputError, OSError) as error:
-        parser.exit(1, f"TIDEWHEEL_API_KEY_FILE: {error}\n")
-    return run(given.home, given.project, given.replica, given.port, Settings(limits, keys, given.grpc_port or None))
+        parser.exit(1, f"TIDEWHEEL_API_KEY_FILE or TIDEWHEEL_MESH_CLIENTS_FILE: {error}\n")
+    settings = Settings(limits, keys, clients, given.grpc_port or None)
+    return run(given.home, given.project, given.replica, given.port, settings)
 
 
 if __name__ == "__main__":

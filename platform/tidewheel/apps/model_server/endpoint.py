@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tidewheel import __version__
+from tidewheel.apps.model_server.explainer import Explainer
 from tidewheel.apps.model_server.versions import Versions
 from tidewheel.clock import Clock
 from tidewheel.errors import InputError, NotFound, TidewheelError, Unavailable, naming
@@ -80,6 +82,34 @@ class ApiKeys:
             raise Unauthenticated("authorization: a known API key is needed; send 'Authorization: Bearer KEY'")
 
 
+class MeshClients:
+    """Clients by the identity that a service mesh proved with mutual TLS and wrote into ``x-forwarded-client-cert``.
+
+    Only for servers that nobody reaches but through the mesh's proxy, which removes the header where a caller sent it.
+    """
+
+    HEADER = b"x-forwarded-client-cert"
+
+    def __init__(self, identities: Sequence[bytes]) -> None:
+        self._identities = frozenset(identities)
+
+    @classmethod
+    def of(cls, path: Path) -> MeshClients:
+        """Identities, such as spiffe://cluster.local/ns/shop/sa/checkout, one per line. Raises InputError, OSError."""
+        with naming(path):
+            lines = [line.strip() for line in path.read_bytes().splitlines()]
+        identities = [line for line in lines if line]
+        if not identities:
+            raise InputError(f"{path}: holds no client identity; write one per line")
+        return cls(identities)
+
+    def knows(self, headers: Mapping[bytes, bytes]) -> bool:
+        """By the URI of the last element, which the nearest proxy wrote. Source: Envoy, HTTP header manipulation."""
+        nearest = headers.get(self.HEADER, b"").rpartition(b",")[2]
+        said = dict(part.strip().partition(b"=")[::2] for part in nearest.split(b";"))
+        return said.get(b"URI", b"").strip(b'"') in self._identities
+
+
 def timeout_us_of(value: bytes) -> int:
     """``x-request-timeout-ms`` in microseconds. Raises BadRequest."""
     if value.isdigit() and len(value) <= 9 and 0 < int(value) <= _MAX_TIMEOUT_MS:
@@ -97,12 +127,15 @@ class Endpoint:
         project: str,
         versions: Versions,
         coalescer: Coalescer,
+        explainer: Explainer,
         metrics: ServingMetrics,
         clock: Clock,
         keys: ApiKeys | None = None,
+        clients: MeshClients | None = None,
     ) -> None:
         self.project, self.versions, self.metrics, self.clock, self.keys = project, versions, metrics, clock, keys
-        self._coalescer = coalescer
+        self.clients = clients
+        self._coalescer, self._explainer = coalescer, explainer
         self._ids = itertools.count()
         self._id_prefix = os.urandom(6).hex()
         self.draining = False
@@ -125,13 +158,42 @@ class Endpoint:
             raise NotFound(f"version {pinned!r} is not loaded; loaded are {', '.join(sorted(snapshot.versions))}")
         return found
 
-    def call(self, arrived_us: int, pinned: str | None, timeout_us: int | None) -> Call:
-        """A request's circumstances."""
-        new_id = f"{self._id_prefix}-{next(self._ids):x}"
+    @property
+    def generation(self) -> int:
+        """Of the document that is served, -1 before the first."""
+        snapshot = self.versions.snapshot
+        return snapshot.document.generation if snapshot else -1
+
+    def call(self, arrived_us: int, pinned: str | None, timeout_us: int | None, request_id: str = "") -> Call:
+        """A request's circumstances; ``request_id`` counts where its body has none."""
+        new_id = request_id or f"{self._id_prefix}-{next(self._ids):x}"
         return Call(new_id, self.clock.now_us(), arrived_us, pinned, timeout_us)
 
-    async def predict(self, request: PredictRequest, snapshot: Snapshot) -> PredictReply:
-        return await self._coalescer.submit(request, snapshot)
+    def predict(self, request: PredictRequest, snapshot: Snapshot) -> asyncio.Future[PredictReply]:
+        """Raises Overloaded."""
+        return self._coalescer.submit(request, snapshot)
+
+    async def explained(self, future: asyncio.Future[PredictReply], snapshot: Snapshot) -> PredictReply:
+        """The reply with what each feature added to its score. Raises Unavailable, Overloaded where too many ask."""
+        reply = await future
+        if reply.vectors is None:
+            raise Unavailable("contributions: no model scored these rows, or several versions did; ask for one row")
+        version = snapshot.versions[reply.explained_by]
+        reply.contributions = await self._explainer.explain(version, reply.vectors)
+        return reply
+
+    @property
+    def guarded(self) -> bool:
+        """Whether callers must say who they are."""
+        return self.keys is not None or self.clients is not None
+
+    def check_caller(self, headers: Mapping[bytes, bytes]) -> None:
+        """A known key, or a client that the mesh vouches for. Raises Unauthenticated."""
+        if self.clients is not None and self.clients.knows(headers):
+            return
+        if self.keys is None:
+            raise Unauthenticated("the caller's certificate is not among those that may ask")
+        self.keys.check(headers.get(b"authorization", b""))
 
     def model_ready(self, version: str | None) -> bool:
         """Raises NotFound where the document does not name the version."""

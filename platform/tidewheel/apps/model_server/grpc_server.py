@@ -22,7 +22,7 @@ from tidewheel.apps.model_server.http_connection import Limits
 from tidewheel.errors import NotFound, TidewheelError
 from tidewheel.serving.proto import open_inference_pb2 as pb
 from tidewheel.serving.protocols import oip_grpc
-from tidewheel.serving.request import BadRequest
+from tidewheel.serving.request import BadRequest, PredictReply
 
 SERVICE = "inference.GRPCInferenceService"
 MAX_STREAMS = 256  # on one connection
@@ -91,14 +91,14 @@ class GrpcServer:
 
     def _guarded(self, handler: Handler, *, open_to_all: bool) -> Handler:
         """With the API key checked and faults told as all protocols tell them."""
-        endpoint, keys = self._endpoint, None if open_to_all else self._endpoint.keys
+        endpoint = self._endpoint
+        guarded = endpoint.guarded and not open_to_all
 
         async def call(data: bytes, context: Any) -> bytes:
             retry: tuple[tuple[str, str], ...] = ()
             try:
-                if keys is not None:
-                    sent = dict(context.invocation_metadata() or ()).get("authorization", "")
-                    keys.check(sent if isinstance(sent, bytes) else sent.encode("utf-8", "replace"))
+                if guarded:
+                    endpoint.check_caller(_sent(context))
                 answer = await handler(data, context)
                 endpoint.metrics.response(200)
                 return answer
@@ -130,6 +130,8 @@ class GrpcServer:
         call = endpoint.call(arrived_us, pinned, None if left_s is None else max(int(left_s * 1e6), 1))
         request, form = oip_grpc.decode_request(message, accepted, call)
         reply = await endpoint.predict(request, snapshot)
+        if request.explain:
+            reply = await endpoint.explained(_done(reply), snapshot)
         return oip_grpc.encode_reply(self._project, request.request_id, reply, form)
 
     async def _server_live(self, data: bytes, context: Any) -> bytes:
@@ -157,6 +159,20 @@ class GrpcServer:
     def _known(self, name: str) -> None:
         if name != self._project:
             raise NotFound(f"model {name[:100]!r}: no such model; this server has {self._project!r}")
+
+
+def _sent(context: Any) -> dict[bytes, bytes]:
+    """A call's metadata as headers."""
+    return {
+        name.encode(): value if isinstance(value, bytes) else value.encode("utf-8", "replace")
+        for name, value in context.invocation_metadata() or ()
+    }
+
+
+def _done(reply: PredictReply) -> asyncio.Future[PredictReply]:
+    future: asyncio.Future[PredictReply] = asyncio.get_running_loop().create_future()
+    future.set_result(reply)
+    return future
 
 
 def _parsed(kind: Any, data: bytes) -> Any:

@@ -1,20 +1,21 @@
-"""One HTTP connection: uvicorn's parser with bounds on time, bytes and age.
+"""HTTP/1.1 on one connection, with bounds on time, bytes and age. Parsed by llhttp; an answer is one write.
 
-A header or a body that trickles, an idle connection and a caller that does not read its answer are closed. One sweep
-per second looks at all connections, so that a request pays for no timer. An old connection is closed after an answer,
-at an age with jitter: callers that keep connections open reach new replicas that way.
+A request costs no task and no messages between layers: its handler is called with the whole request and answers at
+once or later. A header or a body that trickles, an idle connection and a caller that does not read its answer are
+closed. One sweep per second looks at all connections, so that a request pays for no timer. An old connection is closed
+after an answer, at an age with jitter: callers that keep connections open reach new replicas that way.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import httptools
 
 from tidewheel.apps.model_server.endpoint import MAX_BODY_BYTES
 from tidewheel.serving.protocols.oip import encode_error
@@ -22,6 +23,12 @@ from tidewheel.serving.protocols.oip import encode_error
 OPENED, HEADER, BODY, ANSWER, IDLE = "request", "header", "body", "answer", "idle"
 _ARRIVING = {HEADER, BODY}
 MAX_HEADER_BYTES = 64 * 1024
+MAX_AHEAD = 64  # requests of one connection that are answered at the same time
+_PHRASES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+_LENGTH, _CLOSE = b"content-length: %d\r\n\r\n", b"connection: close\r\n"
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+Header = tuple[bytes, bytes]
 
 
 @dataclass(frozen=True)
@@ -47,81 +54,198 @@ class Limits:
         }[state]
 
 
-class HttpConnection(HttpToolsProtocol):
-    """What uvicorn makes of each connection. ``limits`` is set on a subclass."""
+class Exchange:
+    """One request and its answer. ``headers`` have lower-case names; ``body`` is whole when the handler is called."""
 
-    limits = Limits()
+    __slots__ = ("_connection", "_payload", "body", "closes", "headers", "method", "url")
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._clock = self.loop.time
+    def __init__(self, connection: HttpConnection) -> None:
+        self._connection = connection
+        self._payload: bytes | None = None
+        self.method, self.url, self.body = "", b"", b""
+        self.headers: list[Header] = []
+        self.closes = False
+
+    def answer(self, status: int, body: bytes, headers: bytes, *, close: bool = False) -> None:
+        """To be called once, at any time. ``headers`` are whole lines besides the length, each with its CRLF."""
+        self.closes = self.closes or close
+        self._payload = b"".join(
+            (
+                _PHRASES[status], headers, _CLOSE if self.closes else b"", _LENGTH % len(body),
+                b"" if self.method == "HEAD" else body,
+            )
+        )  # fmt: skip
+        self._connection.answered()
+
+    @property
+    def payload(self) -> bytes | None:
+        return self._payload
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody is there any more to be answered."""
+        return self._connection.lost
+
+
+Handler = Callable[[Exchange], None]
+HeaderCheck = Callable[[list[Header]], "tuple[int, bytes, bytes] | None"]
+
+
+class HttpConnection(asyncio.Protocol):
+    """``check`` may refuse a request by its headers before a byte of its body is read: status, body, header lines."""
+
+    def __init__(self, handler: Handler, check: HeaderCheck, limits: Limits, connections: set[HttpConnection]) -> None:
+        self._handler, self._check, self._limits, self._connections = handler, check, limits, connections
+        self._parser = httptools.HttpRequestParser(self)
+        self._exchanges: deque[Exchange] = deque()  # in the order that they came, the oldest unanswered first
+        self._coming: Exchange | None = None
+        self._parts: list[bytes] = []
+        self._header_bytes = self._body_bytes = 0
+        self._more_bytes = 0  # of a message, behind the read that it began in
+        self._refused = self._paused = self._draining = self.lost = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: asyncio.Transport = transport  # type: ignore[assignment]  # uvloop's do not inherit from it
+        self._clock = asyncio.get_running_loop().time
         now = self._clock()
         self._state, self._since = OPENED, now
-        self._more_bytes = 0  # of a message, behind the read that it began in
-        self._old_at = now + self.limits.age_s * random.uniform(0.9, 1.1)
-        if len(self.connections) > self.limits.connections:
-            transport.abort()
+        self._old_at = now + self._limits.age_s * random.uniform(0.9, 1.1)
+        self._connections.add(self)
+        if len(self._connections) > self._limits.connections:
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        self._connections.discard(self)
+        self._exchanges.clear()
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
         if self._state in _ARRIVING:
             self._more_bytes += len(data)
             if self._more_bytes > MAX_HEADER_BYTES + (MAX_BODY_BYTES if self._state == BODY else 0):
                 self._refuse(431 if self._state == HEADER else 413, f"{self._state}: too large")
                 return
-        super().data_received(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._refuse(400, "upgrade: not supported")
+        except (httptools.HttpParserError, httptools.HttpParserCallbackError):
+            if not self._refused:
+                self._refuse(400, "request: not HTTP/1.1")
+
+    # What the parser calls.
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
+        self._coming = Exchange(self)
+        self._parts, self._header_bytes, self._body_bytes = [], 0, 0
         self._state, self._since, self._more_bytes = HEADER, self._clock(), 0
 
+    def on_url(self, url: bytes) -> None:
+        assert self._coming is not None
+        self._coming.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        assert self._coming is not None
+        self._coming.headers.append((name.lower(), value))
+
     def on_headers_complete(self) -> None:
+        coming = self._coming
+        assert coming is not None
         self._state = BODY
-        super().on_headers_complete()
-        if self._clock() > self._old_at:
-            self.cycle.keep_alive = False
+        coming.method = self._parser.get_method().decode("latin-1")
+        coming.closes = not self._parser.should_keep_alive() or self._draining or self._clock() > self._old_at
+        told = self._check(coming.headers)
+        if told is not None:
+            self._refused = True
+            coming.closes = True
+            self._exchanges.append(coming)
+            coming.answer(*told)
+            return
+        if not self._exchanges and (b"expect", b"100-continue") in coming.headers:
+            self._transport.write(_CONTINUE)
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        if self._body_bytes > MAX_BODY_BYTES:
+            if not self._refused:
+                self._refuse(413, f"body: at most {MAX_BODY_BYTES} bytes")
+            return
+        self._parts.append(body)
 
     def on_message_complete(self) -> None:
-        self._state = ANSWER if not self.cycle.response_complete else IDLE
-        super().on_message_complete()
+        coming, self._coming = self._coming, None
+        if self._refused or coming is None:
+            return
+        coming.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._state, self._since = ANSWER, self._clock()
+        self._exchanges.append(coming)
+        if len(self._exchanges) >= MAX_AHEAD and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+        self._handler(coming)
 
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        self._unset_keepalive_if_required()  # the sweep does it
-        if self._state == ANSWER:
-            self._state, self._since = IDLE, self._clock()
+    def answered(self) -> None:
+        """Write what is answered, in the order that it was asked."""
+        if self.lost:
+            return
+        exchanges = self._exchanges
+        while exchanges and (payload := exchanges[0].payload) is not None:
+            closes = exchanges.popleft().closes
+            self._transport.write(payload)
+            if closes:
+                exchanges.clear()
+                self._refused = True
+                self._transport.close()
+                return
+        if not exchanges:
+            if self._state == ANSWER:
+                self._state, self._since = IDLE, self._clock()
+            if self._draining and self._state in (IDLE, OPENED):
+                self._transport.close()
+        if self._paused and len(exchanges) < MAX_AHEAD // 2:
+            self._paused = False
+            self._transport.resume_reading()
 
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(400, "request: not HTTP/1.1")
+    @property
+    def owes(self) -> bool:
+        """Whether a request waits for its answer."""
+        return bool(self._exchanges)
+
+    def drain(self) -> None:
+        """Close as soon as nothing is owed."""
+        self._draining = True
+        if not self._exchanges and self._state in (IDLE, OPENED):
+            self._transport.close()
+        for exchange in self._exchanges:
+            exchange.closes = exchange.closes or exchange is self._exchanges[-1]
+
+    def abort(self) -> None:
+        self._transport.abort()
 
     def close_if_due(self, now: float) -> None:
         """Close where the state has lasted too long; with an answer where one is owed."""
-        if now - self._since <= self.limits.seconds(self._state):
+        if now - self._since <= self._limits.seconds(self._state):
             return
-        if self._state == ANSWER or self.transport.is_closing() or self.transport.get_write_buffer_size():
-            self.transport.abort()  # it does not read: what is buffered would be kept for ever
+        if self._state == ANSWER or self._transport.is_closing() or self._transport.get_write_buffer_size():
+            self._transport.abort()  # it does not read: what is buffered would be kept for ever
         elif self._state == IDLE:
-            self.transport.close()
+            self._transport.close()
         else:
-            limit_s = self.limits.seconds(self._state)
+            limit_s = self._limits.seconds(self._state)
             self._refuse(408, f"{self._state}: did not arrive within {limit_s:g} s")
 
     def _refuse(self, status: int, message: str) -> None:
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
-            body = encode_error(message)
-            head = (
-                f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
-                f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-            )
-            self.transport.write(head.encode() + body)
-        self.transport.close()
+        """Answer what cannot be a request, behind what is owed already, and close."""
+        self._refused = True
+        refused = Exchange(self)
+        refused.closes = True
+        self._exchanges.append(refused)
+        refused.answer(status, encode_error(message), b"content-type: application/json\r\n")
 
 
-def connection_class(limits: Limits) -> type[HttpConnection]:
-    """The class with these limits, as uvicorn wants it."""
-    return type("LimitedConnection", (HttpConnection,), {"limits": limits})
-
-
-async def sweep(connections: Iterable[Any], limits: Limits) -> None:
+async def sweep(connections: Iterable[HttpConnection], limits: Limits) -> None:
     """Close what is due, now and then, until cancelled."""
     loop = asyncio.get_running_loop()
     while True:

@@ -62,9 +62,9 @@ def _of_model(path: str, project: str) -> Route | None:
         tail, colon, verb = path[len("/v1/models/") :].partition(":")
         model, *rest = tail.split("/")
         version, rest = _version(rest)
-        if model != project or rest or (colon and verb != "predict"):
+        if model != project or rest or (colon and verb not in ("predict", "explain")):
             return None
-        return Route("predict", version, posts=True) if colon else Route("v1 ready", version)
+        return Route(verb, version, posts=True) if colon else Route("v1 ready", version)
     return None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import os
@@ -11,20 +10,20 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import uvicorn
 import uvloop
 
 from tidewheel.adapters.connections import open_fetching_store, open_online_store
 from tidewheel.adapters.local_home import LocalHome
-from tidewheel.apps.model_server.asgi import ModelServerApp
-from tidewheel.apps.model_server.endpoint import ApiKeys, Endpoint
-from tidewheel.apps.model_server.http_connection import Limits, connection_class, sweep
+from tidewheel.apps.model_server.endpoint import ApiKeys, Endpoint, MeshClients
+from tidewheel.apps.model_server.explainer import Explainer
+from tidewheel.apps.model_server.http_app import HttpApp
+from tidewheel.apps.model_server.http_connection import Limits
+from tidewheel.apps.model_server.http_server import HttpServer
 from tidewheel.apps.model_server.versions import Versions
 from tidewheel.clock import SECOND_US, Clock, SystemClock
 from tidewheel.deployment.status import ServerStatus
@@ -49,10 +48,12 @@ SPOOL_WAIT_S = 15.0
 
 @dataclass(frozen=True)
 class Settings:
-    """How a server meets its callers; ``keys`` None lets everybody in, ``grpc_port`` None leaves gRPC out."""
+    """How a server meets its callers. Without ``keys`` and ``clients`` everybody is let in; ``grpc_port`` None leaves
+    gRPC out."""
 
     limits: Limits = field(default_factory=Limits)
     keys: ApiKeys | None = None
+    clients: MeshClients | None = None
     grpc_port: int | None = None
 
 
@@ -61,7 +62,6 @@ def run(home_root: Path, project: str, replica: int, port: int, settings: Settin
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
     )
-    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # what callers get wrong is told to them, not to the log
     try:
         listener = listen(port)
     except OSError as error:
@@ -106,14 +106,6 @@ def _replace(path: Path, data: bytes) -> None:
     temporary.replace(path)
 
 
-class _Server(uvicorn.Server):
-    """Signals are ours: readiness goes first, and the exit code is 0."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 class ModelServer:
     """One replica of one project."""
 
@@ -150,9 +142,18 @@ class ModelServer:
         fetcher = open_fetching_store(home, loop)
         self._coalescer = Coalescer(fetcher, log, self._shadow, self._metrics, self._clock)
         stores = Stores(open_online_store(home), open_online_store(home), LastGood())
+        self._explainer = Explainer(home.bundles, os.environ)
         self._versions = Versions(home, project, stores, self._clock, self._changed)
-        endpoint = Endpoint(project, self._versions, self._coalescer, self._metrics, self._clock, self._settings.keys)
-        app = ModelServerApp(endpoint, self._gauges)
+        endpoint = Endpoint(
+            project,
+            self._versions,
+            self._coalescer,
+            self._explainer,
+            self._metrics,
+            self._clock,
+            self._settings.keys,
+            self._settings.clients,
+        )
         try:
             grpc_server = self._grpc_server(endpoint)
         except RuntimeError as error:
@@ -160,30 +161,22 @@ class ModelServer:
             return 1
         self._coalescer.start(loop)
         self._shadow.start()
-        config = uvicorn.Config(
-            app, http=connection_class(self._settings.limits), loop="none", lifespan="off", ws="none",
-            log_level="error", access_log=False, log_config=None, server_header=False, date_header=False,
-            proxy_headers=False, timeout_graceful_shutdown=GRACE_S, backlog=2048,
-        )  # fmt: skip
-        server = _Server(config)
+        server = HttpServer(HttpApp(endpoint, self._gauges), self._listener, self._settings.limits)
         following = asyncio.create_task(self._versions.run())
         telling = asyncio.create_task(self._tell())
         shipping = asyncio.create_task(self._ship_when_known())
-        sweeping = asyncio.create_task(sweep(server.server_state.connections, self._settings.limits))
-        serving = asyncio.create_task(server.serve(sockets=[self._listener]))
+        await server.start()
         if grpc_server is not None:
             await grpc_server.start()
         LOG.info("event=started project=%s replica=%d port=%d", project, self._replica, self._port)
         stopped = asyncio.create_task(stop.wait())
-        await asyncio.wait({stopped, serving, following}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({stopped, following}, return_when=asyncio.FIRST_COMPLETED)
         failed = not stopped.done()
         endpoint.draining = True
         await asyncio.sleep(0 if failed else DRAIN_S)
-        server.should_exit = True
-        if grpc_server is not None:
-            await grpc_server.stop(GRACE_S)
-        await serving
-        background = (following, telling, shipping, sweeping, stopped)
+        ends = [server.stop(GRACE_S), *([] if grpc_server is None else [grpc_server.stop(GRACE_S)])]
+        await asyncio.gather(*ends)
+        background = (following, telling, shipping, stopped)
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
@@ -199,6 +192,7 @@ class ModelServer:
         return GrpcServer(endpoint, self._settings.grpc_port, self._settings.limits)
 
     def _finish(self) -> None:
+        self._explainer.stop()
         self._coalescer.stop()
         self._shadow.stop()
         self._shipper.stop()
@@ -210,7 +204,7 @@ class ModelServer:
         deadline_us = self._clock.monotonic_us() + int(SPOOL_WAIT_S * SECOND_US)
         while True:
             try:
-                return PredictionLog(folder, self._clock)
+                return PredictionLog(folder, self._clock, pod_uid=os.environ.get("TIDEWHEEL_POD_UID", ""))
             except BlockingIOError:
                 if self._clock.monotonic_us() > deadline_us:
                     return None

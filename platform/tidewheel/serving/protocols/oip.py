@@ -17,7 +17,15 @@ from tidewheel.serving.protocols.tensors import raw_of, values_of
 from tidewheel.serving.request import BadRequest, PredictReply, PredictRequest
 
 # Every output of a reply and its datatype; a score is null where only the static decision could answer.
-OUTPUTS = {"score": "FP64", "decision": "BYTES", "model_version": "BYTES", "degraded": "BOOL", "reasons": "BYTES"}
+OUTPUTS = {
+    "score": "FP64",
+    "decision": "BYTES",
+    "model_version": "BYTES",
+    "degraded": "BOOL",
+    "reasons": "BYTES",
+    "feature_age_ms": "FP64",
+}
+CONTRIBUTIONS = "contributions"  # of shape [n, k + 1], where they are asked for
 _SIZE = "binary_data_size"
 
 
@@ -78,6 +86,7 @@ def decode_request(
     request = assemble(parsed.inputs, accepted, call, parsed.id)
     if parsed.parameters is not None:
         request.test = _flag("parameters: test", parsed.parameters.get("test"), default=False)
+        request.explain = _flag("parameters: explain", parsed.parameters.get("explain"), default=False)
     return request, form
 
 
@@ -142,31 +151,48 @@ def values_by_output(reply: PredictReply) -> dict[str, Sequence[Any]]:
         "model_version": reply.versions,
         "degraded": reply.degraded,
         "reasons": [";".join(reasons) for reasons in reply.reasons],
+        "feature_age_ms": [age_us / 1000 for age_us in reply.ages_us or [0] * len(reply.scores)],
     }
 
 
 def one_version(reply: PredictReply) -> str:
     """The version that answered, empty where several did or none."""
+    if len(reply.versions) == 1:
+        return reply.versions[0]
     versions = set(reply.versions)
     return versions.pop() if len(versions) == 1 else ""
+
+
+class _Told(msgspec.Struct, omit_defaults=True):
+    name: str
+    datatype: str
+    shape: list[int]
+    data: Sequence[Any] | msgspec.UnsetType = msgspec.UNSET
+    parameters: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Reply(msgspec.Struct):
+    model_name: str
+    model_version: str
+    id: str
+    outputs: list[_Told]
 
 
 def encode_reply(model: str, request_id: str, reply: PredictReply, form: Form = ALL) -> tuple[bytes, int | None]:
     """The body of a 200, and the length of its JSON where bytes follow."""
     n, values, raw = len(reply.scores), values_by_output(reply), []
-    outputs: list[dict[str, Any]] = []
+    outputs = []
     for name in form.names:
         datatype = OUTPUTS[name]
-        output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": [n]}
         if name in form.binary:
             raw.append(raw_of(datatype, values[name]))
-            output["parameters"] = {_SIZE: len(raw[-1])}
+            outputs.append(_Told(name, datatype, [n], parameters={_SIZE: len(raw[-1])}))
         else:
-            output["data"] = values[name]
-        outputs.append(output)
-    head = _encoder.encode(
-        {"model_name": model, "model_version": one_version(reply), "id": request_id, "outputs": outputs}
-    )
+            outputs.append(_Told(name, datatype, [n], values[name]))
+    if reply.contributions is not None:
+        shape, flat = list(reply.contributions.shape), reply.contributions.ravel().tolist()
+        outputs.append(_Told(CONTRIBUTIONS, "FP64", shape, flat))
+    head = _encoder.encode(_Reply(model, one_version(reply), request_id, outputs))
     return (b"".join((head, *raw)), len(head)) if raw else (head, None)
 
 

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from tidewheel.serving.columns import Accepted
 from tidewheel.serving.proto import open_inference_pb2 as pb
 from tidewheel.serving.protocols.assemble import Call, assemble
-from tidewheel.serving.protocols.oip import OUTPUTS, one_version, values_by_output
+from tidewheel.serving.protocols.oip import CONTRIBUTIONS, OUTPUTS, one_version, values_by_output
 from tidewheel.serving.protocols.tensors import as_text, elements_of, finite_or_missing, raw_of, values_of
 from tidewheel.serving.request import BadRequest, PredictReply, PredictRequest
 
@@ -67,7 +67,17 @@ def decode_request(message: pb.ModelInferRequest, accepted: Accepted, call: Call
     names = tuple(output.name for output in message.outputs) or _EVERY
     if len(set(names)) != len(names) or not set(names) <= OUTPUTS.keys():
         raise BadRequest(f"outputs: ask once for each you want; there are {', '.join(OUTPUTS)} (got {names[:8]})")
-    return assemble(inputs, accepted, call, message.id or None), Form(names, bool(raw))
+    request = assemble(inputs, accepted, call, message.id or None)
+    request.test, request.explain = (_flag(message, name) for name in ("test", "explain"))
+    return request, Form(names, bool(raw))
+
+
+def _flag(message: pb.ModelInferRequest, name: str) -> bool:
+    if name not in message.parameters:
+        return False
+    if message.parameters[name].WhichOneof("parameter_choice") != "bool_param":
+        raise BadRequest(f"parameters: {name}: must be a bool_param")
+    return bool(message.parameters[name].bool_param)
 
 
 def _typed(name: str, datatype: str, shape: list[int], tensor: pb.ModelInferRequest.InferInputTensor) -> list[Any]:
@@ -101,6 +111,13 @@ def encode_reply(model: str, request_id: str, reply: PredictReply, form: Form) -
             output.contents.bool_contents.extend(values[name])
         else:
             output.contents.bytes_contents.extend([one.encode() for one in values[name]])
+    if reply.contributions is not None:
+        flat = reply.contributions.ravel().tolist()
+        output = message.outputs.add(name=CONTRIBUTIONS, datatype="FP64", shape=reply.contributions.shape)
+        if form.raw:
+            message.raw_output_contents.append(raw_of("FP64", flat))
+        else:
+            output.contents.fp64_contents.extend(flat)
     made: bytes = message.SerializeToString()
     return made
 

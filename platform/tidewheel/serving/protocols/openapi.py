@@ -7,7 +7,7 @@ from typing import Any
 
 from tidewheel.serving.columns import FLOAT_DATATYPES, Accepted, Column
 from tidewheel.serving.protocols.assemble import MAX_ID, MAX_ROWS, VECTOR, VECTOR_DATATYPES
-from tidewheel.serving.protocols.oip import OUTPUTS
+from tidewheel.serving.protocols.oip import CONTRIBUTIONS, OUTPUTS
 
 Schema = dict[str, Any]
 
@@ -78,6 +78,7 @@ def _paths(project: str) -> Schema:
         f"{v2}/infer": {"post": infer},
         f"{v2}/versions/{{version}}/infer": {"post": {**infer, "operationId": "infer_version"}, **version},
         f"{v1}:predict": {"post": predict},
+        f"{v1}:explain": {"post": {**predict, "operationId": "explain"}},
         f"{v1}/versions/{{version}}:predict": {"post": {**predict, "operationId": "predict_version"}, **version},
         v2: {"get": _get("metadata", "Inputs, outputs, versions and why one failed.", told)},
         f"{v2}/ready": {"get": _get("model_ready", "Whether the model can answer.", told, ready)},
@@ -128,7 +129,7 @@ def _infer_request(columns: Mapping[str, Column], features: tuple[str, ...]) -> 
     inputs += [_tensor(name, (*FLOAT_DATATYPES, "BOOL"), number) for name in features if name not in columns]
     if features and VECTOR not in columns:
         inputs.append(_vector(len(features)))
-    flags = {name: {"type": "boolean"} for name in ("binary_data_output", "test")}
+    flags = {name: {"type": "boolean"} for name in ("binary_data_output", "test", "explain")}
     output = _object({"name": {"enum": list(OUTPUTS)}, "parameters": {"type": ["object", "null"]}}, ("name",))
     return _object(
         {
@@ -175,7 +176,7 @@ def _infer_reply() -> Schema:
             },
             ("name", "datatype", "shape"),
         )
-        for name, datatype in OUTPUTS.items()
+        for name, datatype in (*OUTPUTS.items(), (CONTRIBUTIONS, "FP64"))
     ]
     return _object(
         {
@@ -210,7 +211,10 @@ def _predict_request(columns: Mapping[str, Column], features: tuple[str, ...]) -
 
 def _predict_reply() -> Schema:
     row = _object({name: _REPLY_VALUES[datatype] for name, datatype in OUTPUTS.items()}, tuple(OUTPUTS))
+    added: Schema = {"type": "array", "items": {"type": "number"}}
+    row["properties"][CONTRIBUTIONS] = added
     lists = {name: {"type": "array", "items": _REPLY_VALUES[datatype]} for name, datatype in OUTPUTS.items()}
+    lists[CONTRIBUTIONS] = {"type": "array", "items": added}
     return _object(
         {
             "id": {"type": "string"},

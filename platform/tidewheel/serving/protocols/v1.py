@@ -9,7 +9,7 @@ import msgspec
 
 from tidewheel.serving.columns import Accepted
 from tidewheel.serving.protocols.assemble import MAX_ROWS, VECTOR, Call, assemble
-from tidewheel.serving.protocols.oip import values_by_output
+from tidewheel.serving.protocols.oip import CONTRIBUTIONS, values_by_output
 from tidewheel.serving.request import BadRequest, PredictReply, PredictRequest
 
 Layout = Literal["rows", "columns"]
@@ -74,6 +74,8 @@ def _shape(data: list[Any]) -> list[int]:
 def encode_reply(request_id: str, reply: PredictReply, layout: Layout) -> bytes:
     """The body of a 200: ``predictions``, an object per row, or ``outputs``, a list per name."""
     values = values_by_output(reply)
+    if reply.contributions is not None:
+        values[CONTRIBUTIONS] = reply.contributions.tolist()
     if layout == "columns":
         return _encoder.encode({"id": request_id, "outputs": values})
     rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]

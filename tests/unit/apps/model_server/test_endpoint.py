@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tidewheel.apps.model_server.endpoint import ApiKeys, Fault, Unauthenticated, fault_of, timeout_us_of
+from tidewheel.apps.model_server.endpoint import ApiKeys, Fault, MeshClients, Unauthenticated, fault_of, timeout_us_of
 from tidewheel.errors import InputError, NotFound, TidewheelError, Unavailable
 from tidewheel.serving.request import BadRequest, Overloaded, TooLarge
 
@@ -53,3 +53,30 @@ def test_a_timeout_is_whole_milliseconds() -> None:
 )
 def test_every_fault_has_a_status_and_a_code(error: TidewheelError, fault: Fault) -> None:
     assert fault_of(error) == fault
+
+
+NEAREST = b"By=spiffe://a/server;Hash=1;URI=spiffe://cluster.local/ns/shop/sa/checkout"
+
+
+@pytest.mark.parametrize(
+    ("header", "known"),
+    [
+        pytest.param(NEAREST, True, id="the nearest proxy vouches for it"),
+        pytest.param(
+            b"URI=spiffe://cluster.local/ns/shop/sa/checkout,By=x;URI=spiffe://other", False, id="another hop"
+        ),
+        pytest.param(NEAREST.replace(b"checkout", b"checkout2"), False, id="another client"),
+        pytest.param(b"", False, id="nobody"),
+        pytest.param(b"URI", False, id="nonsense"),
+    ],
+)
+def test_a_client_is_known_by_what_the_nearest_proxy_says(tmp_path: Path, header: bytes, known: bool) -> None:
+    path = tmp_path / "clients"
+    path.write_text("spiffe://cluster.local/ns/shop/sa/checkout\n\nspiffe://cluster.local/ns/shop/sa/refunds\n")
+    assert MeshClients.of(path).knows({MeshClients.HEADER: header} if header else {}) is known
+
+
+def test_a_file_without_a_client_is_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "clients").write_text("\n")
+    with pytest.raises(InputError, match="holds no client identity"):
+        MeshClients.of(tmp_path / "clients")

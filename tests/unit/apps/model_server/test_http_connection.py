@@ -6,12 +6,11 @@ import asyncio
 import json
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
-import uvicorn
 
-from tidewheel.apps.model_server.http_connection import Limits, connection_class, sweep
+from tidewheel.apps.model_server.http_connection import Exchange, Header, Limits
+from tidewheel.apps.model_server.http_server import HttpServer
 
 BRIEF = {"header_s": 0.1, "body_s": 0.1, "answer_s": 0.1, "idle_s": 0.1, "sweep_s": 0.02}
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -19,39 +18,35 @@ POST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n"
 Caller = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Answers with the body it got; /large with more than sockets buffer."""
-    body = b"x" * 30_000_000 if scope["path"] == "/large" else b""
-    message = {"more_body": True}
-    while message.get("more_body"):
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return
-        body += message["body"]
-    length = [(b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 200, "headers": length})
-    await send({"type": "http.response.body", "body": body})
+def echo(exchange: Exchange) -> None:
+    """Answers with the body it got; /large with more than sockets buffer, /later after the loop has turned."""
+    body = b"x" * 30_000_000 if exchange.url == b"/large" else exchange.body
+    if exchange.url == b"/later":
+        asyncio.get_running_loop().call_later(0.02, exchange.answer, 200, body, b"")
+    else:
+        exchange.answer(200, body, b"")
+
+
+class Echo:
+    handle = staticmethod(echo)
+
+    @staticmethod
+    def check(headers: list[Header]) -> tuple[int, bytes, bytes] | None:
+        return (413, b"too large", b"") if (b"x-refuse", b"1") in headers else None
 
 
 def serve(limits: Limits, story: Callable[[Callable[[], Awaitable[Caller]]], Awaitable[None]]) -> None:
     """Run ``story`` against a server with these limits; it is given a way to connect."""
 
     async def run() -> None:
-        config = uvicorn.Config(
-            echo, http=connection_class(limits), lifespan="off", ws="none", log_config=None, access_log=False
-        )
-        server = uvicorn.Server(config)
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            port = listener.getsockname()[1]
-            serving = asyncio.create_task(server._serve([listener]))
-            while not server.started:
-                await asyncio.sleep(0.001)
-            sweeping = asyncio.create_task(sweep(server.server_state.connections, limits))
-            await story(lambda: asyncio.open_connection("127.0.0.1", port, limit=2**26))
-            server.should_exit = server.force_exit = True
-            await serving
-            sweeping.cancel()
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        listener.setblocking(False)
+        port = listener.getsockname()[1]
+        server = HttpServer(Echo(), listener, limits)
+        await server.start()
+        await story(lambda: asyncio.open_connection("127.0.0.1", port, limit=2**26))
+        await server.stop(0.0)
 
     asyncio.run(asyncio.wait_for(run(), 30))
 
@@ -174,3 +169,118 @@ def test_more_connections_than_allowed_are_turned_away() -> None:
         kept[1].close()
 
     serve(Limits(connections=1), story)
+
+
+async def answers(connect: Callable[[], Awaitable[Caller]], sent: bytes, n: int) -> list[tuple[bytes, bytes]]:
+    """The heads and bodies of ``n`` answers to what is sent on one connection."""
+    reader, writer = await connect()
+    writer.write(sent)
+    told = []
+    for _ in range(n):
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        told.append((head, await reader.readexactly(length)))
+    writer.close()
+    return told
+
+
+def test_answers_come_in_the_order_that_was_asked_for_however_long_each_takes() -> None:
+    async def story(connect: Callable[[], Awaitable[Caller]]) -> None:
+        later = b"POST /later HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n1"
+        sent = later + POST + b"abcd" + later.replace(b"\r\n1", b"\r\n2") + POST + b"efgh"
+        assert [body for _, body in await answers(connect, sent, 4)] == [b"1", b"abcd", b"2", b"efgh"]
+
+    serve(Limits(), story)
+
+
+def test_many_requests_ahead_are_all_answered() -> None:
+    async def story(connect: Callable[[], Awaitable[Caller]]) -> None:
+        sent = b"".join(
+            b"POST /later HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n%04d" % number for number in range(300)
+        )
+        assert [int(body) for _, body in await answers(connect, sent, 300)] == list(range(300))
+
+    serve(Limits(), story)
+
+
+def test_a_chunked_body_is_put_together() -> None:
+    async def story(connect: Callable[[], Awaitable[Caller]]) -> None:
+        sent = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n3\r\ncde\r\n0\r\n\r\n"
+        assert [body for _, body in await answers(connect, sent, 1)] == [b"abcde"]
+
+    serve(Limits(), story)
+
+
+def test_a_caller_that_expects_a_word_before_its_body_gets_it() -> None:
+    async def story(connect: Callable[[], Awaitable[Caller]]) -> None:
+        reader, writer = await connect()
+        writer.write(POST.replace(b"host", b"expect: 100-continue\r\nhost"))
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"abcd")
+        assert (await reader.readuntil(b"abcd")).startswith(b"HTTP/1.1 200")
+        writer.close()
+
+    serve(Limits(), story)
+
+
+def test_a_head_request_has_the_length_and_no_body() -> None:
+    async def story(connect: Callable[[], Awaitable[Caller]]) -> None:
+        sent = POST.replace(b"POST", b"HEAD").replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n") + b"abcd"
+        answer = await answer_to(await connect(), sent)
+        assert b"content-length: 4\r\n" in answer
+        assert answer.endswith(b"\r\n\r\n")
+
+    serve(Limits(), story)
+
+
+def test_http_1_0_is_answered_and_closed() -> None:
+    async def story(connect: Callable[[], Awaitable[Caller]]) -> None:
+        answer = await answer_to(await connect(), b"GET / HTTP/1.0\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b"connection: close" in answer
+
+    serve(Limits(), story)
+
+
+def test_a_request_refused_by_its_header_is_answered_before_its_body_comes() -> None:
+    async def story(connect: Callable[[], Awaitable[Caller]]) -> None:
+        answer = await answer_to(await connect(), POST.replace(b"host", b"x-refuse: 1\r\nhost"))
+        assert answer.startswith(b"HTTP/1.1 413")
+        assert b"connection: close" in answer
+
+    serve(Limits(), story)
+
+
+def test_a_refusal_comes_behind_the_answers_that_are_owed() -> None:
+    async def story(connect: Callable[[], Awaitable[Caller]]) -> None:
+        later = b"POST /later HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n1"
+        answer = await answer_to(await connect(), later + b"nonsense\r\n\r\n")
+        assert [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]] == [b"200", b"400"]
+
+    serve(Limits(), story)
+
+
+def test_a_server_that_stops_answers_what_it_owes_and_closes_what_idles() -> None:
+    async def run() -> None:
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        listener.setblocking(False)
+        port = listener.getsockname()[1]
+        server = HttpServer(Echo(), listener, Limits())
+        await server.start()
+        idle_reader, idle_writer = await asyncio.open_connection("127.0.0.1", port)
+        idle_writer.write(GET)
+        await idle_reader.readuntil(b"\r\n\r\n")
+        owed_reader, owed_writer = await asyncio.open_connection("127.0.0.1", port)
+        owed_writer.write(b"POST /later HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nabcd")
+        while not any(connection.owes for connection in server.connections):
+            await asyncio.sleep(0)
+        await server.stop(20.0)
+        assert await idle_reader.read() == b""
+        answer = await owed_reader.read()
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b"connection: close" in answer
+        with pytest.raises(ConnectionError):
+            await asyncio.open_connection("127.0.0.1", port)
+
+    asyncio.run(asyncio.wait_for(run(), 30))

@@ -163,7 +163,8 @@ def test_what_is_no_request_is_refused(body: bytes) -> None:
 
 
 def test_a_reply_has_one_value_per_row_and_output() -> None:
-    reply = PredictReply([0.25, None], ["approve", "review"], ["3", ""], [(), ("FeaturesLate", "StaticDecision")])
+    late = ("FeaturesLate", "StaticDecision")
+    reply = PredictReply([0.25, None], ["approve", "review"], ["3", ""], [(), late], [1500, 0])
     body = json.loads(encode_reply("tiny", "mine", reply)[0])
     assert (body["model_name"], body["model_version"], body["id"]) == ("tiny", "", "mine")
     assert {output["name"]: output["data"] for output in body["outputs"]} == {
@@ -172,7 +173,23 @@ def test_a_reply_has_one_value_per_row_and_output() -> None:
         "model_version": ["3", ""],
         "degraded": [False, True],
         "reasons": ["", "FeaturesLate;StaticDecision"],
+        "feature_age_ms": [1.5, 0.0],
     }
+
+
+def test_contributions_come_with_the_shape_that_they_have() -> None:
+    reply = PredictReply([0.25], ["approve"], ["3"], [()], [0], contributions=np.array([[0.5, -1.0, 0.25]]))
+    (output,) = [
+        one for one in json.loads(encode_reply("tiny", "mine", reply)[0])["outputs"] if "contrib" in one["name"]
+    ]
+    assert output == {"name": "contributions", "datatype": "FP64", "shape": [1, 3], "data": [0.5, -1.0, 0.25]}
+
+
+def test_a_request_may_ask_for_an_explanation_and_say_that_it_is_a_test() -> None:
+    got = decode(tensor("customer_id", "INT64", 7), parameters={"explain": True, "test": True})
+    assert (got.explain, got.test) == (True, True)
+    with pytest.raises(BadRequest, match="parameters: explain: must be true or false"):
+        decode(tensor("customer_id", "INT64", 7), parameters={"explain": "yes"})
 
 
 def binary(*raw: bytes, sizes: list[Any] | None = None, **more: Any) -> tuple[bytes, int]:
@@ -246,7 +263,14 @@ def test_all_outputs_may_be_asked_for_as_bytes() -> None:
     body, length = encode_reply("tiny", "mine", REPLY, form_of(parameters={"binary_data_output": True}))
     assert length is not None
     sizes = {one["name"]: one["parameters"]["binary_data_size"] for one in json.loads(body[:length])["outputs"]}
-    assert sizes == {"score": 16, "decision": 21, "model_version": 10, "degraded": 2, "reasons": 19}
+    assert sizes == {
+        "score": 16,
+        "decision": 21,
+        "model_version": 10,
+        "degraded": 2,
+        "reasons": 19,
+        "feature_age_ms": 16,
+    }
     assert len(body) == length + sum(sizes.values())
     assert np.isnan(np.frombuffer(body[length : length + 16], "<f8")).tolist() == [False, True]
 

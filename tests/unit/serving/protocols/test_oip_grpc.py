@@ -11,6 +11,7 @@ import pytest
 from tidewheel.serving.columns import Accepted, RequestColumns
 from tidewheel.serving.proto import open_inference_pb2 as pb
 from tidewheel.serving.protocols.assemble import Call
+from tidewheel.serving.protocols.oip import OUTPUTS
 from tidewheel.serving.protocols.oip_grpc import decode_request, encode_reply, parse
 from tidewheel.serving.request import BadRequest, PredictReply
 
@@ -116,7 +117,7 @@ def test_a_reply_is_typed_or_raw_as_the_request_was(raw: bool) -> None:
     _, form = decode_request(asked, ACCEPTED, CALL)
     told = pb.ModelInferResponse.FromString(encode_reply("tiny", "mine", reply, form))
     assert (told.model_name, told.model_version, told.id) == ("tiny", "3", "mine")
-    assert [one.name for one in told.outputs] == ["score", "decision", "model_version", "degraded", "reasons"]
+    assert [one.name for one in told.outputs] == list(OUTPUTS)
     if raw:
         assert told.raw_output_contents[1] == b"\7\0\0\0approve\6\0\0\0review"
         assert str(np.frombuffer(told.raw_output_contents[0], "<f8").tolist()) == "[0.25, nan]"
@@ -124,3 +125,18 @@ def test_a_reply_is_typed_or_raw_as_the_request_was(raw: bool) -> None:
         assert str(list(told.outputs[0].contents.fp64_contents)) == "[0.25, nan]"
         assert list(told.outputs[3].contents.bool_contents) == [False, True]
         assert list(told.outputs[4].contents.bytes_contents) == [b"", b"ModelFailed"]
+
+
+def test_a_call_may_ask_for_an_explanation_and_say_that_it_is_a_test() -> None:
+    asked = message(CUSTOMERS, raw=[np.array([7, 8], "<i8").tobytes()])
+    asked.parameters["explain"].bool_param = True
+    request, form = decode_request(asked, ACCEPTED, CALL)
+    assert (request.explain, request.test) == (True, False)
+    contributions = np.array([[0.5, -1.0], [0.25, 0.0]])
+    reply = PredictReply([0.25, 0.5], ["a", "b"], ["3", "3"], [(), ()], [0, 0], contributions=contributions)
+    told = pb.ModelInferResponse.FromString(encode_reply("tiny", "mine", reply, form))
+    assert (told.outputs[-1].name, list(told.outputs[-1].shape)) == ("contributions", [2, 2])
+    assert np.frombuffer(told.raw_output_contents[-1], "<f8").tolist() == [0.5, -1.0, 0.25, 0.0]
+    asked.parameters["explain"].string_param = "yes"
+    with pytest.raises(BadRequest, match="parameters: explain: must be a bool_param"):
+        decode_request(asked, ACCEPTED, CALL)

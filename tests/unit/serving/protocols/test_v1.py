@@ -92,6 +92,7 @@ def test_a_reply_has_an_object_per_row_or_a_list_per_name() -> None:
     assert rows["id"] == "mine"
     assert rows["predictions"][0] == {
         "score": 0.25, "decision": "approve", "model_version": "3", "degraded": False, "reasons": "",
+        "feature_age_ms": 0.0,
     }  # fmt: skip
     assert rows["predictions"][1]["reasons"] == "FeaturesLate;StaticDecision"
     columns = json.loads(encode_reply("mine", REPLY, "columns"))
