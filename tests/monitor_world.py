@@ -35,7 +35,7 @@ from tidewheel.journal.ledger import Journal
 from tidewheel.monitoring.gather import Champion
 from tidewheel.monitoring.paths import MonitorPaths
 from tidewheel.monitoring.run import MonitorResult, run_monitor
-from tidewheel.serving.prediction_record import prediction_schema
+from tidewheel.serving.prediction_table import prediction_schema
 from tidewheel.spec.load import load_project
 
 TEMPLATE = Path(__file__).resolve().parent.parent / "model_templates" / "card_fraud"

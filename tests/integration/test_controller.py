@@ -21,7 +21,8 @@ from tidewheel.journal.ledger import Journal
 from tidewheel.reconcile.applied import apply_project
 from tidewheel.reconcile.controller import Controller
 from tidewheel.reconcile.head import head_from_body
-from tidewheel.serving.prediction_record import PredictionRecord, prediction_schema, record_id, to_table
+from tidewheel.serving.prediction_record import PredictionRecord, record_id
+from tidewheel.serving.prediction_table import prediction_schema, to_table
 from tidewheel.serving.shipper import write_part
 from tidewheel.training.sign import sign_versions
 

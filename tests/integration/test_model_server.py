@@ -58,7 +58,7 @@ class Load:
 def test_a_server_is_ready_only_when_a_golden_checked_version_serves(rig: Rig) -> None:
     rig.start(ready=False)
     assert rig.get("/v2/health/live")
-    assert rig.failure("/v2/health/ready") == (503, {"ready": False})
+    assert rig.failure("/v2/health/ready") == (503, {"ready": False, "generation": -1})
     assert rig.failure("infer", b"{}")[0] == 503
     rig.deploy({"4": 1.0})
     wait_for("a refusal", lambda: (told := rig.status().versions.get("4")) and told.state == "failed")

@@ -1,7 +1,8 @@
-"""Where predictions are kept: spooled on disk before the reply, then shipped to the lake.
+"""Where predictions are kept until they are in the lake: spooled on disk before the reply.
 
 ``write`` returns after the operating system has the bytes, so an acknowledged prediction survives kill -9 of the
-process (not a power loss). A full disk never fails a request: what could not be written is counted.
+process; ``sync`` now and then, so that a power loss takes no more than what came since. A full disk never fails a
+request: what could not be written is counted. Another process ships the segments that were closed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from tidewheel.clock import Clock
 from tidewheel.serving.prediction_record import RecordFrame, encode_frames
 
 MAX_SPOOL_BYTES = 1 << 30
-SEGMENT_SUFFIX = ".spool"
+OPEN_SUFFIX, CLOSED_SUFFIX = ".open", ".spool"
 
 
 @dataclass
@@ -27,10 +28,9 @@ class LogCounters:
 
     written: int = 0
     lost: int = 0  # could not be spooled: disk full or spool over its limit
-    shipped: int = 0
-    torn_bytes: int = 0  # cut off the end of a spool: never acknowledged
-    ship_failures: int = 0
     failing: bool = False  # the newest write failed
+    syncs: int = 0
+    sync_us: int = 0  # all of them together
 
 
 class PredictionLog:
@@ -45,11 +45,15 @@ class PredictionLog:
             raise BlockingIOError(f"{folder}: another model server writes this spool")
         self._lock = threading.Lock()
         self._segment: int | None = None
-        self._path = folder
+        self._path, self._newest = folder, 0
         self._size = self._waiting = 0
+        self._synced = (folder, 0)
         # The pod's own id where there is one; a start each, since a sequence begins anew with it.
-        self.writer = f"{pod_uid or folder.name}:{os.urandom(6).hex()}"
+        self._token = os.urandom(6).hex()
+        self.writer = f"{pod_uid or folder.name}:{self._token}"
         self._sequence = 0
+        for left in folder.glob(f"*{OPEN_SUFFIX}"):  # by a predecessor that was killed
+            left.rename(left.with_suffix(CLOSED_SUFFIX))
 
     def write(self, frames: Sequence[RecordFrame]) -> bool:
         """Spool records with one write; False where they are lost (counted, never raised)."""
@@ -87,41 +91,63 @@ class PredictionLog:
         self._size += len(data)
 
     def _open(self) -> None:
-        # A name is never used twice, also across restarts: the lake's part is named after the segment.
-        newest = max((int(path.stem) for path in segments(self.folder)), default=0)
-        self._path = self.folder / f"{max(self._clock.now_us(), newest + 1):017d}{SEGMENT_SUFFIX}"
+        # A name is never used twice, whatever the clock does across restarts: the lake's part is named after it.
+        self._newest = max(self._clock.now_us(), self._newest + 1)
+        self._path = self.folder / f"{self._newest:017d}-{self._token}{OPEN_SUFFIX}"
         self._segment = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
         self._size = 0
 
     def rotate(self) -> tuple[Path, ...]:
-        """Close the open segment where it holds anything; every closed segment, oldest first."""
+        """Close the open segment where it holds anything, for whoever ships; every closed segment, oldest first."""
         with self._lock:
             if self._segment is not None and self._size:
                 os.close(self._segment)
+                self._path.rename(self._path.with_suffix(CLOSED_SUFFIX))
                 self._segment, self._size = None, 0
-            closed = tuple(path for path in segments(self.folder) if self._segment is None or path != self._path)
-            self._waiting = sum(path.stat().st_size for path in closed)
-            return closed
+            closed = tuple(segments(self.folder))
+        self._waiting = _bytes_of(closed)
+        return closed
 
-    def release(self, n_bytes: int) -> None:
-        """A closed segment of this size was shipped: its room may be used again."""
+    def sync(self) -> None:
+        """Have the disk hold what was written so far. Writes go on meanwhile."""
         with self._lock:
-            self._waiting = max(0, self._waiting - n_bytes)
+            if self._segment is None or self._synced == (self._path, self._size):
+                return
+            self._synced = (self._path, self._size)
+            descriptor = os.dup(self._segment)
+        began_us = self._clock.monotonic_us()
+        try:
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+        self.counters.syncs += 1
+        self.counters.sync_us += self._clock.monotonic_us() - began_us
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Of segments that wait to be shipped, as of the newest rotation, and of the open one."""
+        return self._waiting + self._size
 
     def close(self) -> None:
         """Release the spool; what is in it is shipped by whoever takes it next."""
-        with self._lock:
-            if self._segment is not None:
-                os.close(self._segment)
-                self._segment = None
+        self.sync()
+        self.rotate()
         if self._owner is not None:
             os.close(self._owner)
             self._owner = None
 
 
 def segments(folder: Path) -> list[Path]:
-    """Segments of a spool, oldest first."""
-    return sorted(folder.glob(f"*{SEGMENT_SUFFIX}"))
+    """Closed segments of a spool, oldest first."""
+    return sorted(folder.glob(f"*{CLOSED_SUFFIX}"))
+
+
+def _bytes_of(paths: Sequence[Path]) -> int:
+    total = 0
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):  # shipped meanwhile
+            total += path.stat().st_size
+    return total
 
 
 def lock_folder(folder: Path) -> int | None:

@@ -28,7 +28,7 @@ from tidewheel.monitoring.checks import findings_of
 from tidewheel.monitoring.gather import Champion, gather_skew
 from tidewheel.monitoring.given import MonitorInput
 from tidewheel.monitoring.paths import MonitorPaths
-from tidewheel.serving.prediction_record import prediction_schema
+from tidewheel.serving.prediction_table import prediction_schema
 from tidewheel.spec.load import parse_project
 from tidewheel.spec.project import ModelProject
 

@@ -9,7 +9,8 @@ import pytest
 
 from tidewheel.deployment.rollout import Observations
 from tidewheel.reconcile.observations import RolloutTally
-from tidewheel.serving.prediction_record import PredictionRecord, prediction_schema, record_id, to_table
+from tidewheel.serving.prediction_record import PredictionRecord, record_id
+from tidewheel.serving.prediction_table import prediction_schema, to_table
 from tidewheel.serving.shipper import write_part
 
 

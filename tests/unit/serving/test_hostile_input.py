@@ -15,7 +15,8 @@ from tidewheel.features.ports import Fetched
 from tidewheel.serving.answered import frames, replies
 from tidewheel.serving.batch import make_batch
 from tidewheel.serving.columns import Accepted, RequestColumns
-from tidewheel.serving.prediction_record import decode_frames, encode_frames, prediction_schema, to_table
+from tidewheel.serving.prediction_record import decode_frames, encode_frames
+from tidewheel.serving.prediction_table import prediction_schema, to_table
 from tidewheel.serving.predictor import begin, finish, wanted_of
 from tidewheel.serving.protocols import oip, v1
 from tidewheel.serving.protocols.assemble import Call

@@ -24,6 +24,7 @@ from tidewheel.apps.model_server.explainer import Explainer
 from tidewheel.apps.model_server.http_app import HttpApp
 from tidewheel.apps.model_server.http_connection import Limits
 from tidewheel.apps.model_server.http_server import HttpServer
+from tidewheel.apps.model_server.spool import Spool
 from tidewheel.apps.model_server.versions import Versions
 from tidewheel.clock import SECOND_US, Clock, SystemClock
 from tidewheel.deployment.status import ServerStatus
@@ -32,9 +33,8 @@ from tidewheel.serving.last_good import LastGood
 from tidewheel.serving.load import Stores
 from tidewheel.serving.metrics import ServingMetrics
 from tidewheel.serving.prediction_log import PredictionLog
-from tidewheel.serving.prediction_record import prediction_schema
 from tidewheel.serving.shadow import ShadowScorer
-from tidewheel.serving.shipper import Shipper
+from tidewheel.serving.shipper_files import LoggedColumns
 
 if TYPE_CHECKING:
     from tidewheel.apps.model_server.grpc_server import GrpcServer
@@ -44,6 +44,7 @@ DRAIN_S = 0.3  # callers learn by "connection: close" that they should go elsewh
 GRACE_S = 10
 STATUS_EVERY_US = SECOND_US // 2
 SPOOL_WAIT_S = 15.0
+SHIP_GRACE_S = 20.0  # at the end; what is not shipped by then stays in the spool
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,8 @@ class ModelServer:
             LOG.error("event=spool_taken folder=%s", home.spool / f"{project}-{self._replica}")
             return 1
         self._log = log
-        self._shipper = Shipper(log, home.lake / "predictions" / project, prediction_schema({}))
+        lake = os.environ.get("TIDEWHEEL_LAKE_URL") or str(home.lake)
+        self._spool = Spool(log, lake, project, self._clock)
         self._shadow = ShadowScorer(log, self._clock)
         fetcher = open_fetching_store(home, loop)
         self._coalescer = Coalescer(fetcher, log, self._shadow, self._metrics, self._clock)
@@ -164,7 +166,7 @@ class ModelServer:
         server = HttpServer(HttpApp(endpoint, self._gauges), self._listener, self._settings.limits)
         following = asyncio.create_task(self._versions.run())
         telling = asyncio.create_task(self._tell())
-        shipping = asyncio.create_task(self._ship_when_known())
+        self._spool.start()
         await server.start()
         if grpc_server is not None:
             await grpc_server.start()
@@ -176,7 +178,7 @@ class ModelServer:
         await asyncio.sleep(0 if failed else DRAIN_S)
         ends = [server.stop(GRACE_S), *([] if grpc_server is None else [grpc_server.stop(GRACE_S)])]
         await asyncio.gather(*ends)
-        background = (following, telling, shipping, stopped)
+        background = (following, telling, stopped)
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
@@ -195,32 +197,28 @@ class ModelServer:
         self._explainer.stop()
         self._coalescer.stop()
         self._shadow.stop()
-        self._shipper.stop()
+        self._spool.stop(SHIP_GRACE_S)
         self._status_path.unlink(missing_ok=True)
 
     async def _open_log(self) -> PredictionLog | None:
         """The spool; a predecessor that still drains gets time to end."""
-        folder = self._home.spool / f"{self._project}-{self._replica}"
+        pod_uid = os.environ.get("TIDEWHEEL_POD_UID", "")
+        # Parts of the lake are named after it, so that those of two pods never meet.
+        folder = self._home.spool / f"{self._project}-{pod_uid.replace('-', '') or self._replica}"
         deadline_us = self._clock.monotonic_us() + int(SPOOL_WAIT_S * SECOND_US)
         while True:
             try:
-                return PredictionLog(folder, self._clock, pod_uid=os.environ.get("TIDEWHEEL_POD_UID", ""))
+                return PredictionLog(folder, self._clock, pod_uid=pod_uid)
             except BlockingIOError:
                 if self._clock.monotonic_us() > deadline_us:
                     return None
                 await asyncio.sleep(0.2)
 
-    async def _ship_when_known(self) -> None:
-        """Shipping needs the request's column types, which come with the first version."""
-        while self._versions.snapshot is None:
-            await asyncio.sleep(0.1)
-        self._shipper.start()
-
     def _changed(self) -> None:
         snapshot = self._versions.snapshot
         if snapshot is not None:
             columns = snapshot.columns
-            self._shipper.schema = prediction_schema(columns.logged, columns.event_time, columns.event_id)
+            self._spool.tell_columns(LoggedColumns(columns.logged, columns.event_time, columns.event_id))
             gc.freeze()  # versions live long; collections need not walk them
         self._write_status()
 
@@ -229,7 +227,7 @@ class ModelServer:
         counters = self._metrics.counters() | {
             "log_written": self._log.counters.written,
             "log_lost": self._log.counters.lost,
-            "log_shipped": self._log.counters.shipped,
+            "log_shipped": self._spool.status().shipped,
             "shadow_dropped": self._shadow.counters.dropped,
         }
         self._status = ServerStatus(
@@ -254,13 +252,16 @@ class ModelServer:
             await asyncio.sleep(0.25)
 
     def _gauges(self) -> dict[str, float]:
-        log, snapshot = self._log.counters, self._versions.snapshot
+        log, snapshot, shipper = self._log.counters, self._versions.snapshot, self._spool.status()
         return {
             "prediction_log_written_total": log.written,
             "prediction_log_lost_total": log.lost,
-            "prediction_log_shipped_total": log.shipped,
-            "prediction_log_torn_bytes_total": log.torn_bytes,
-            "prediction_log_ship_failures_total": log.ship_failures,
+            "prediction_log_shipped_total": shipper.shipped,
+            "prediction_log_torn_bytes_total": shipper.torn_bytes,
+            "prediction_log_ship_failures_total": shipper.failures,
+            "prediction_log_backlog_bytes": self._log.waiting_bytes,
+            "prediction_log_syncs_total": log.syncs,
+            "prediction_log_sync_seconds_total": log.sync_us / 1e6,
             "prediction_log_failing": float(log.failing),
             "shadow_scored_total": self._shadow.counters.scored,
             "shadow_dropped_total": self._shadow.counters.dropped,
