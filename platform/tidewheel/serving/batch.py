@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tidewheel.serving.columns import ColumnArrays
 from tidewheel.serving.request import PredictRequest
 from tidewheel.serving.snapshot import Snapshot
 
-Columns = dict[str, NDArray[Any]]
+Columns = Mapping[str, NDArray[Any]]
 
 
 @dataclass(slots=True, eq=False)
@@ -35,20 +36,16 @@ class Batch:
 def make_batch(snapshot: Snapshot, requests: Sequence[PredictRequest]) -> Batch:
     """All rows of ``requests`` in order. Either all have vectors or none."""
     columns, counts = snapshot.columns, [request.n_rows for request in requests]
-    arrays = columns.arrays([request.columns for request in requests], counts)
     event_ids = np.empty(sum(counts), dtype=object)
     event_ids[:] = [event for request in requests for event in request.event_ids]
-    arrays[columns.event_id] = event_ids
+    sent = [request.columns for request in requests]
+    arrays = ColumnArrays(columns.kinds, sent, counts, {columns.event_id: event_ids})
     t_us = np.array([at_us for request in requests for at_us in request.t_us], dtype=np.int64)
-    unit_key = snapshot.document.unit_key
+    units = [unit for request in requests for unit in _units(request, snapshot.document.unit_key)]
     given = [request.vectors for request in requests if request.vectors is not None]
-    if given:
-        units = [unit for request in requests for unit in _units_if_any(request, unit_key)]
-        return Batch(snapshot, requests, arrays, t_us, units, np.concatenate(given))
-    units = [str(unit) for unit in arrays[unit_key].tolist()] if unit_key in arrays else [""] * len(t_us)
-    return Batch(snapshot, requests, arrays, t_us, units)
+    return Batch(snapshot, requests, arrays, t_us, units, np.concatenate(given) if given else None)
 
 
-def _units_if_any(request: PredictRequest, unit_key: str) -> list[str]:
+def _units(request: PredictRequest, unit_key: str) -> list[str]:
     units = request.columns.get(unit_key) or [None] * request.n_rows
     return ["" if unit is None else str(unit) for unit in units]

@@ -178,7 +178,7 @@ class Coalescer:
                 continue
             following = start + len(asked.prepared.wanted)
             if asked.version.memory is not None and not found.refused:
-                at_us = int(asked.t_us.max())
+                at_us = max(asked.t_us.tolist())
                 asked.version.memory.remember(asked.prepared.wanted, found.blobs[start:following], at_us)
             start = following
 

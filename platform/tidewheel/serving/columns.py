@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -46,18 +46,28 @@ class Column:
         """OIP datatypes that may carry it."""
         return _OIP_KINDS[self.type]
 
+    @cached_property
+    def accepted(self) -> frozenset[str]:
+        """``datatypes``, to look up."""
+        return frozenset(self.datatypes)
+
+    @cached_property
+    def check(self) -> Callable[[Any], Any]:
+        """One value as a Python value of the column's type. Raises ValueError, OverflowError."""
+        return _CHECKS[self.type]
+
     @property
     def required(self) -> bool:
         return self.role == "key"
 
     def checked(self, values: list[Any]) -> list[Any]:
         """The values as Python values of the column's type; None stays None. Raises BadRequest."""
-        check = _CHECKS[self.type]
+        check = self.check
         try:
             done = [None if value is None else check(value) for value in values]
         except (ValueError, OverflowError) as error:
             raise BadRequest(f"{self.name}: {error}") from None
-        if self.required and None in done:
+        if self.role == "key" and None in done:
             raise BadRequest(f"{self.name}: must not be null: it is a key")
         return done
 
@@ -157,15 +167,46 @@ class RequestColumns:
         """Columns of the prediction log besides time and event id, name to type."""
         return {**self.keys, **self.columns}
 
-    def arrays(self, parts: Sequence[Mapping[str, list[Any]]], counts: Sequence[int]) -> dict[str, NDArray[Any]]:
-        """Rows of several requests as one array per column; a column that a request lacks is missing there."""
-        made: dict[str, NDArray[Any]] = {}
-        for name, kind in self.logged.items():
+    @cached_property
+    def kinds(self) -> dict[str, str]:
+        """``logged``, made once."""
+        return self.logged
+
+
+class ColumnArrays(Mapping[str, NDArray[Any]]):
+    """Rows of several requests as one array per column; a column that a request lacks is missing there.
+
+    An array is made when it is first asked for: many columns are there for the log alone.
+    """
+
+    def __init__(
+        self,
+        kinds: Mapping[str, str],
+        parts: Sequence[Mapping[str, list[Any]]],
+        counts: Sequence[int],
+        more: dict[str, NDArray[Any]],
+    ) -> None:
+        self._kinds, self._parts, self._counts, self._made = kinds, parts, counts, more
+        self._names = kinds.keys() | more.keys()
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        made = self._made.get(name)
+        if made is None:
+            kind = self._kinds[name]
             values: list[Any] = []
-            for part, n in zip(parts, counts, strict=True):
+            for part, n in zip(self._parts, self._counts, strict=True):
                 values += part.get(name) or [None] * n
-            made[name] = _array(values, kind)
+            made = self._made[name] = _array(values, kind)
         return made
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
 
 
 def _array(values: list[Any], kind: str) -> NDArray[Any]:

@@ -18,6 +18,8 @@ LATENCY_BUCKETS_US = (
     100, 200, 300, 500, 750, 1_000, 1_500, 2_000, 3_000, 5_000, 7_500, 10_000, 15_000, 20_000, 30_000, 50_000,
     75_000, 100_000, 250_000, 500_000, 1_000_000,
 )  # fmt: skip
+STAGE_BUCKETS_US = (10, 20, 50, *LATENCY_BUCKETS_US)
+STAGES = ("read", "score", "log")
 ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -58,6 +60,7 @@ class ServingMetrics:
         self._breaker: Counter[str] = Counter()
         self._rows = Histogram(ROW_BUCKETS)
         self._batch_time = Histogram(LATENCY_BUCKETS_US)
+        self._stages = tuple(Histogram(STAGE_BUCKETS_US) for _ in STAGES)
         self.n_internal_errors = 0
 
     def predicted(self, frames: Sequence[RecordFrame]) -> None:
@@ -81,6 +84,10 @@ class ServingMetrics:
     def batch(self, rows: int, stages: Stages) -> None:
         self._rows.add(rows)
         self._batch_time.add(stages.logged_us - stages.began_us)
+        read, score, log = self._stages
+        read.add(stages.read_us - stages.began_us)
+        score.add(stages.scored_us - stages.read_us)
+        log.add(stages.logged_us - stages.scored_us)
 
     def shed(self, reason: str) -> None:
         self._shed[reason] += 1
@@ -133,6 +140,9 @@ class ServingMetrics:
             lines += self._rows.lines("tidewheel_batch_rows", base, 1.0)
             lines.append("# TYPE tidewheel_batch_seconds histogram")
             lines += self._batch_time.lines("tidewheel_batch_seconds", base, 1e-6)
+            lines.append("# TYPE tidewheel_stage_seconds histogram")
+            for stage, histogram in zip(STAGES, self._stages, strict=True):
+                lines += histogram.lines("tidewheel_stage_seconds", f'{base},stage="{stage}"', 1e-6)
         for name, value in sorted(gauges.items()):
             kind = "counter" if name.endswith("_total") else "gauge"
             lines += [f"# TYPE tidewheel_{name} {kind}", f"tidewheel_{name}{{{base}}} {value:g}"]

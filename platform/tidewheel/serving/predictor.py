@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -188,11 +189,11 @@ def _decided(
 ) -> list[Group]:
     """Scores and decisions of vectors; rows that the model fails on go to the rungs without one."""
     scores = safe_scores(version, values)
-    finite = np.isfinite(scores)
-    if finite.all():
+    listed: list[float | None] = scores.tolist()
+    if all(map(isfinite, listed)):  # type: ignore[arg-type]  # nothing is None here
         decisions = version.bands.decide(scores)
-        name = version.version
-        return [Group(version, rows, name, role, scores.tolist(), decisions, reasons, values, positions, missing)]
+        return [Group(version, rows, version.version, role, listed, decisions, reasons, values, positions, missing)]
+    finite = np.isfinite(scores)
     if version.ladder.fallback is None:
         raise Unavailable(f"the model cannot score and {NO_FALLBACK}")
     groups = []
