@@ -36,7 +36,7 @@ training: {{window: 7d}}
 serving:
   deadline: {deadline}
   decision: {{approve: 0.0, review: 0.5, decline: 0.9}}
-  fallback: {{last_good: 10m, heuristic: large, decision: review}}
+  {fallback}
 rollout:
   unit: customer
   steps:
@@ -44,6 +44,7 @@ rollout:
     - canary: {{traffic: 0.25, for: 1h, min_requests: 20}}
   abort_if: {{error_ratio: 0.01, degraded_ratio: 0.5, decision_flip_ratio: {flips}, p99_latency: 10s}}
 """
+FALLBACK = "fallback: {last_good: 10m, heuristic: large, decision: review}"
 FEATURES_PY = """\
 import numpy as np
 
@@ -74,25 +75,33 @@ T0_US = 1_600_000_000_000_000
 
 
 def write_project(
-    folder: Path, *, tier: int = 2, deadline: str = "2s", flips: float = 1.0, features: str = FEATURES_PY
+    folder: Path,
+    *,
+    tier: int = 2,
+    deadline: str = "2s",
+    flips: float = 1.0,
+    features: str = FEATURES_PY,
+    fallback: bool = True,
 ) -> Path:
     """project.yaml and features.py in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / PROJECT).write_text(PROJECT_YAML.format(tier=tier, deadline=deadline, flips=flips))
+    declared = FALLBACK if fallback else ""
+    text = PROJECT_YAML.format(tier=tier, deadline=deadline, flips=flips, fallback=declared)
+    (folder / PROJECT).write_text(text)
     (folder / FEATURES).write_text(features)
     return folder
 
 
 def write_bundle(
     folder: Path, *, seed: int = 0, features: str = FEATURES_PY, deadline: str = "2s", wrong_golden: bool = False,
-    key: SigningKey | None = KEY,
+    fallback: bool = True, key: SigningKey | None = KEY,
 ) -> str:  # fmt: skip
     """A whole model bundle in the empty ``folder``, signed where there is a ``key``; its digest."""
     import xgboost
 
     from tidewheel.training.onnx_twin import onnx_twin
 
-    write_project(folder, features=features, deadline=deadline)
+    write_project(folder, features=features, deadline=deadline, fallback=fallback)
     project = load_project(folder)
     declared = load_features(folder, project)
     rng = np.random.default_rng(seed)
