@@ -6,6 +6,7 @@ the Unix epoch, UTC. Deadlines use ``monotonic_us``.
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,6 +34,16 @@ class SystemClock:
 
     def monotonic_us(self) -> int:
         return time.monotonic_ns() // 1000
+
+
+def process_age_us() -> int:
+    """How long ago this process began, before it ran a line of Python; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/stat", encoding="ascii") as file:  # noqa: PTH123  # this module imports no pathlib
+            started_s = int(file.read().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+        return max(0, int((time.clock_gettime(time.CLOCK_BOOTTIME) - started_s) * SECOND_US))
+    except (OSError, ValueError, AttributeError):
+        return 0
 
 
 @dataclass

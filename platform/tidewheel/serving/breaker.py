@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 State = Literal["closed", "open", "probing"]
+STATES: tuple[State, ...] = ("closed", "open", "probing")
 
 
 @dataclass(frozen=True)

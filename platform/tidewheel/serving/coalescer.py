@@ -239,6 +239,10 @@ class Coalescer:
         if written:
             self._log.write(written)
             self._metrics.predicted(written)
+            for group in answered.groups:
+                if group.missing is not None and group.missing.any():
+                    counts = group.missing.sum(axis=0).tolist()
+                    self._metrics.missing(group.version, zip(group.by.features.names, counts, strict=True))
         stages = flight.stages
         stages.logged_us = self._clock.monotonic_us()
         self._metrics.batch(flight.batch.n_rows, stages)

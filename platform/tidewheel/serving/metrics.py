@@ -7,7 +7,9 @@ import threading
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+from tidewheel.serving.metric_catalog import METRICS
 from tidewheel.serving.prediction_record import RecordFrame
 from tidewheel.serving.stages import Stages
 
@@ -20,6 +22,7 @@ LATENCY_BUCKETS_US = (
 )  # fmt: skip
 STAGE_BUCKETS_US = (10, 20, 50, *LATENCY_BUCKETS_US)
 STAGES = ("read", "score", "log")
+TOLD_LABELS = {"feature_age_seconds": ("version", "view"), "breaker_state": ("state",)}
 ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -55,7 +58,8 @@ class ServingMetrics:
         self._latency: dict[str, Histogram] = {}
         self._predictions: Counter[tuple[str, str, str]] = Counter()
         self._degraded: Counter[str] = Counter()
-        self._responses: Counter[int] = Counter()
+        self._responses: Counter[tuple[str, int]] = Counter()
+        self._missing: Counter[tuple[str, str]] = Counter()
         self._shed: Counter[str] = Counter()
         self._breaker: Counter[str] = Counter()
         self._rows = Histogram(ROW_BUCKETS)
@@ -78,8 +82,8 @@ class ServingMetrics:
                 for reasons in frame.reasons:
                     self._degraded.update(reasons)
 
-    def response(self, status: int) -> None:
-        self._responses[status] += 1
+    def response(self, status: int, protocol: str = "http") -> None:
+        self._responses[protocol, status] += 1
 
     def batch(self, rows: int, stages: Stages) -> None:
         self._rows.add(rows)
@@ -88,6 +92,11 @@ class ServingMetrics:
         read.add(stages.read_us - stages.began_us)
         score.add(stages.scored_us - stages.read_us)
         log.add(stages.logged_us - stages.scored_us)
+
+    def missing(self, version: str, counts: Iterable[tuple[str, int]]) -> None:
+        """How many values of each feature were missing before defaults."""
+        for feature, n in counts:
+            self._missing[version, feature] += n
 
     def shed(self, reason: str) -> None:
         self._shed[reason] += 1
@@ -102,51 +111,64 @@ class ServingMetrics:
     def counters(self) -> dict[str, int]:
         """The figures of a status file."""
         with self._lock:
+            by_status = [(status, n) for (_, status), n in self._responses.items()]
             return {
-                "requests": sum(self._responses.values()),
-                "failed": sum(n for status, n in self._responses.items() if status >= 500),
-                "refused": sum(n for status, n in self._responses.items() if 400 <= status < 500),
+                "requests": sum(n for _, n in by_status),
+                "failed": sum(n for status, n in by_status if status >= 500),
+                "refused": sum(n for status, n in by_status if 400 <= status < 500),
                 "predictions": sum(self._predictions.values()),
                 "degraded": sum(self._degraded.values()),
                 "internal_errors": self.n_internal_errors,
             }
 
-    def text(self, gauges: Mapping[str, float]) -> str:
-        """Prometheus text format; ``gauges`` are figures that others keep, by name."""
+    def text(self, told: Mapping[str, Mapping[tuple[str, ...], float] | float]) -> str:
+        """Prometheus text format. ``told`` are figures that others keep, by name: one, or several by their labels'
+        values."""
         base = self._base
+        families: dict[str, list[str]] = {}
+
+        def add(name: str, figures: Mapping[tuple[Any, ...], float], *labels: str) -> None:
+            families[name] = [
+                f"tidewheel_{name}{{{base}{_labels(labels, values)}}} {value:.12g}"
+                for values, value in sorted(figures.items(), key=lambda item: tuple(map(str, item[0])))
+            ]
+
         with self._lock:
-            lines = ["# TYPE tidewheel_request_latency_seconds histogram"]
-            for version, histogram in sorted(self._latency.items()):
-                lines += histogram.lines(
-                    "tidewheel_request_latency_seconds", f'{base},version="{_escaped(version)}"', 1e-6
+            families["request_latency_seconds"] = [
+                line
+                for version, histogram in sorted(self._latency.items())
+                for line in histogram.lines(
+                    "tidewheel_request_latency_seconds", f"{base}{_labels(('version',), (version,))}", 1e-6
                 )
-            lines.append("# TYPE tidewheel_predictions_total counter")
-            for (version, role, decision), n in sorted(self._predictions.items()):
-                told = f'version="{_escaped(version)}",role="{role}",decision="{_escaped(decision)}"'
-                lines.append(f"tidewheel_predictions_total{{{base},{told}}} {n}")
-            lines.append("# TYPE tidewheel_degraded_total counter")
-            for reason, n in sorted(self._degraded.items()):
-                lines.append(f'tidewheel_degraded_total{{{base},reason="{_escaped(reason)}"}} {n}')
-            lines.append("# TYPE tidewheel_responses_total counter")
-            for status, n in sorted(self._responses.items()):
-                lines.append(f'tidewheel_responses_total{{{base},code="{status}"}} {n}')
-            lines.append("# TYPE tidewheel_requests_shed_total counter")
-            for reason, n in sorted(self._shed.items()):
-                lines.append(f'tidewheel_requests_shed_total{{{base},reason="{reason}"}} {n}')
-            lines.append("# TYPE tidewheel_breaker_changes_total counter")
-            for state, n in sorted(self._breaker.items()):
-                lines.append(f'tidewheel_breaker_changes_total{{{base},to="{state}"}} {n}')
-            lines.append("# TYPE tidewheel_batch_rows histogram")
-            lines += self._rows.lines("tidewheel_batch_rows", base, 1.0)
-            lines.append("# TYPE tidewheel_batch_seconds histogram")
-            lines += self._batch_time.lines("tidewheel_batch_seconds", base, 1e-6)
-            lines.append("# TYPE tidewheel_stage_seconds histogram")
-            for stage, histogram in zip(STAGES, self._stages, strict=True):
-                lines += histogram.lines("tidewheel_stage_seconds", f'{base},stage="{stage}"', 1e-6)
-        for name, value in sorted(gauges.items()):
-            kind = "counter" if name.endswith("_total") else "gauge"
-            lines += [f"# TYPE tidewheel_{name} {kind}", f"tidewheel_{name}{{{base}}} {value:g}"]
+            ]
+            add("predictions_total", self._predictions, "version", "role", "decision")
+            add("degraded_total", {(reason,): n for reason, n in self._degraded.items()}, "reason")
+            add("responses_total", self._responses, "protocol", "code")
+            add("requests_shed_total", {(reason,): n for reason, n in self._shed.items()}, "reason")
+            add("breaker_changes_total", {(state,): n for state, n in self._breaker.items()}, "to")
+            add("missing_values_total", self._missing, "version", "feature")
+            families["batch_rows"] = list(self._rows.lines("tidewheel_batch_rows", base, 1.0))
+            families["batch_seconds"] = list(self._batch_time.lines("tidewheel_batch_seconds", base, 1e-6))
+            families["stage_seconds"] = [
+                line
+                for stage, histogram in zip(STAGES, self._stages, strict=True)
+                for line in histogram.lines("tidewheel_stage_seconds", f'{base},stage="{stage}"', 1e-6)
+            ]
+        add("internal_errors_total", {(): self.n_internal_errors})
+        for name, figures in told.items():
+            if isinstance(figures, Mapping):
+                add(name, figures, *TOLD_LABELS[name])
+            else:
+                add(name, {(): figures})
+        lines: list[str] = []
+        for name, (kind, says) in METRICS.items():
+            if name in families:
+                lines += [f"# HELP tidewheel_{name} {says}", f"# TYPE tidewheel_{name} {kind}", *families[name]]
         return "\n".join(lines) + "\n"
+
+
+def _labels(names: Sequence[str], values: Sequence[object]) -> str:
+    return "".join(f',{name}="{_escaped(str(value))}"' for name, value in zip(names, values, strict=True))
 
 
 def _escaped(text: str) -> str:

@@ -100,7 +100,7 @@ class GrpcServer:
                 if guarded:
                     endpoint.check_caller(_sent(context))
                 answer = await handler(data, context)
-                endpoint.metrics.response(200)
+                endpoint.metrics.response(200, "grpc")
                 return answer
             except TidewheelError as error:
                 fault, message = fault_of(error), str(error)
@@ -112,7 +112,7 @@ class GrpcServer:
             except Exception as error:  # nothing a caller sends may end in a traceback
                 endpoint.metrics.internal_error(error)
                 status, code, message = 503, "UNAVAILABLE", OUR_FAULT
-            endpoint.metrics.response(status)
+            endpoint.metrics.response(status, "grpc")
             await context.abort(grpc.StatusCode[code], message, retry)
             raise AssertionError("abort raises")
 

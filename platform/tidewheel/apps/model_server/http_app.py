@@ -6,7 +6,7 @@ Every answer is JSON (metrics apart); every fault has ``{"error": ...}`` and say
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 from urllib.parse import unquote
@@ -25,14 +25,15 @@ TEXT = b"content-type: text/plain; version=0.0.4\r\n"
 JSON_LENGTH = b"inference-header-content-length"
 MAX_REQUEST_ID = 128
 
+Told = Mapping[str, Mapping[tuple[str, ...], float] | float]  # metrics that others keep
 Answer = tuple[int, bytes, bytes]  # status, body, header lines
 
 
 class HttpApp:
     """What the connections of one project's server call with each request."""
 
-    def __init__(self, endpoint: Endpoint, gauges: Callable[[], dict[str, float]]) -> None:
-        self._endpoint, self._gauges = endpoint, gauges
+    def __init__(self, endpoint: Endpoint, told: Callable[[], Told]) -> None:
+        self._endpoint, self._told_metrics = endpoint, told
         self._metrics, self._clock, self._project = endpoint.metrics, endpoint.clock, endpoint.project
         self._infer_url = f"/v2/models/{endpoint.project}/infer".encode()
         self._infer_route = Route("infer", posts=True)
@@ -142,7 +143,7 @@ class HttpApp:
         told: dict[str, Any]
         match route.asks:
             case "metrics":
-                return 200, self._metrics.text(self._gauges()).encode(), TEXT
+                return 200, self._metrics.text(self._told_metrics()).encode(), TEXT
             case "alive":
                 told = {"status": "alive"}
             case "live":

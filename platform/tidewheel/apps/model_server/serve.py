@@ -26,8 +26,9 @@ from tidewheel.apps.model_server.http_connection import Limits
 from tidewheel.apps.model_server.http_server import HttpServer
 from tidewheel.apps.model_server.spool import Spool
 from tidewheel.apps.model_server.versions import Versions
-from tidewheel.clock import SECOND_US, Clock, SystemClock
+from tidewheel.clock import SECOND_US, Clock, SystemClock, process_age_us
 from tidewheel.deployment.status import ServerStatus
+from tidewheel.serving.breaker import STATES
 from tidewheel.serving.coalescer import Coalescer
 from tidewheel.serving.last_good import LastGood
 from tidewheel.serving.load import Stores
@@ -107,6 +108,14 @@ def _replace(path: Path, data: bytes) -> None:
     temporary.replace(path)
 
 
+def resident_bytes() -> int:
+    """Memory of this process, 0 where there is no /proc."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
 class ModelServer:
     """One replica of one project."""
 
@@ -125,6 +134,7 @@ class ModelServer:
         self._port = int(listener.getsockname()[1])
         self._status_path = home.server_status / f"{project}-{replica}.json"
         self._status: ServerStatus | None = None
+        self._cold_start_us = 0
         self._metrics = ServingMetrics(project, replica)
 
     async def serve(self) -> int:
@@ -163,7 +173,7 @@ class ModelServer:
             return 1
         self._coalescer.start(loop)
         self._shadow.start()
-        server = HttpServer(HttpApp(endpoint, self._gauges), self._listener, self._settings.limits)
+        server = self._http = HttpServer(HttpApp(endpoint, self._figures), self._listener, self._settings.limits)
         following = asyncio.create_task(self._versions.run())
         telling = asyncio.create_task(self._tell())
         self._spool.start()
@@ -217,6 +227,7 @@ class ModelServer:
     def _changed(self) -> None:
         snapshot = self._versions.snapshot
         if snapshot is not None:
+            self._cold_start_us = self._cold_start_us or process_age_us()
             columns = snapshot.columns
             self._spool.tell_columns(LoggedColumns(columns.logged, columns.event_time, columns.event_id))
             gc.freeze()  # versions live long; collections need not walk them
@@ -251,7 +262,8 @@ class ModelServer:
                 self._write_status()
             await asyncio.sleep(0.25)
 
-    def _gauges(self) -> dict[str, float]:
+    def _figures(self) -> dict[str, dict[tuple[str, ...], float] | float]:
+        """What the metrics do not keep themselves."""
         log, snapshot, shipper = self._log.counters, self._versions.snapshot, self._spool.status()
         return {
             "prediction_log_written_total": log.written,
@@ -266,7 +278,16 @@ class ModelServer:
             "shadow_scored_total": self._shadow.counters.scored,
             "shadow_dropped_total": self._shadow.counters.dropped,
             "waiting_rows": self._coalescer.waiting_rows,
-            "internal_errors_total": self._metrics.n_internal_errors,
+            "open_connections": len(self._http.connections),
+            "breaker_state": {(state,): float(state == self._coalescer.breaker_state) for state in STATES},
+            "feature_age_seconds": {
+                (name, view): age_us / 1e6
+                for name, version in (snapshot.versions.items() if snapshot else ())
+                for view, age_us in version.freshness.ages_us.items()
+            },
+            "cold_start_seconds": self._cold_start_us / 1e6,
+            "process_cpu_seconds_total": sum(os.times()[:2]),
+            "process_resident_memory_bytes": resident_bytes(),
             "generation": snapshot.document.generation if snapshot else -1,
             "ready": float(snapshot is not None),
         }
