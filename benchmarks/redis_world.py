@@ -29,7 +29,7 @@ from tidewheel.bundle.golden import GoldenRequests, write_golden
 from tidewheel.bundle.manifest import write_manifest
 from tidewheel.bundle.plan import PlannedFeature, ServingPlan, write_plan
 from tidewheel.bundle.signature import sign_bundle
-from tidewheel.clock import DAY_US, HOUR_US, SystemClock
+from tidewheel.clock import DAY_US, HOUR_US
 from tidewheel.deployment.document import DeploymentDocument, Variant
 from tidewheel.features.declaration import FeatureSet
 from tidewheel.features.events import topic_of, validate_events
@@ -235,6 +235,3 @@ def published_fields(world: RedisWorld) -> list[tuple[str, str, list[str]]]:
         for view in world.features.views
         if not isinstance(view, RequestView)
     ]
-
-
-__all__ = ["RedisWorld", "SystemClock", "published_fields", "redis_for_benchmarks", "redis_world", "requests_of"]

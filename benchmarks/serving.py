@@ -1,7 +1,8 @@
 """The model server end to end on loopback, all checks, logging and metrics on, against the floor (floor.py).
 
-Real processes: a model server, the stream worker that built the online state and keeps it fresh, the floor, and the
-load generator in this one. Closed loop: each connection sends its next request when it has its answer.
+Real processes: a Redis, two model servers (one whose features are finished values, one that computes windows as of the
+request), the floor, and the load generator in this one. Servers share one CPU, the client has another. Closed loop:
+each connection sends its next request when it has its answer.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import asyncio
 import contextlib
 import gc
 import json
+import os
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
@@ -20,30 +21,27 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import cycle, islice
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 import psutil
 import uvloop
 
 from benchmarks.grpc_load import closed_loop, messages
 from benchmarks.lines import Line
-from benchmarks.world import ROOT, TrainedWorld, scratch, trained
-from tidewheel.adapters.sqlite_store import SqliteOnlineStore
+from benchmarks.redis_world import RedisWorld, published_fields, redis_for_benchmarks, redis_world
+from benchmarks.world import ROOT, scratch
 from tidewheel.bundle.files import MODEL_ONNX
 from tidewheel.clock import SystemClock
-from tidewheel.features.reader import FeatureReader
-from tidewheel.features.rows import request_arrays
-from tidewheel.features.vector import model_input
+from tidewheel.features.feast_layout import feast_project, feature_field
 from tidewheel.serving.client import OpenLoop
-from tidewheel.serving.rows import bodies
 
 REACH = 0.7
 WAIT_S = 60.0
-SIZES = {"full": (5, {1: 3_000, 32: 12_000}), "tiny": (1, {1: 20, 4: 50})}  # rounds, requests by connections
+# Rounds, requests by connections.
+SIZES = {"full": (5, {1: 2_000, 8: 6_000, 32: 12_000}), "tiny": (1, {1: 20, 4: 50})}
 FLOOR_OUT = "the floor: no check, window, log or metric"
+TOLD = {"plain": "finished values", "windowed": "windows as of the request"}
 
 
 @dataclass(frozen=True)
@@ -68,45 +66,53 @@ class Target:
 def run(size: str) -> list[Line]:
     """Lines by number of connections. Raises RuntimeError where a request fails or is answered by the ladder."""
     rounds, requests = SIZES[size]
-    world = trained(size)
-    sent = list(bodies(world.requests, world.project))
-    called = messages(world.project.name, sent)
+    try:
+        with redis_for_benchmarks() as url, one_cpu_for_the_client(), contextlib.ExitStack() as stack:
+            worlds = [redis_world(kind, size, url) for kind in TOLD]
+            ours = {world.kind: stack.enter_context(model_server(world)) for world in worlds}
+            floor = stack.enter_context(floor_server(worlds[0], int(url.rpartition(":")[2])))
+            return _measured(rounds, requests, {world.kind: world for world in worlds}, ours, floor)
+    except RuntimeError as error:
+        if "redis-server is not installed" not in str(error):
+            raise
+        sys.stderr.write(f"serving: left out, {error}\n")
+        return []
+
+
+def _measured(
+    rounds: int, requests: dict[int, int], worlds: dict[str, RedisWorld], ours: dict[str, Target], floor: Target
+) -> list[Line]:
+    called = messages("card-fraud", worlds["plain"].bodies)
     lines: list[Line] = []
-    with servers(world) as (ours, floor):
-        for target in (ours, floor):
-            _load(target, 4, sent, len(sent) // 4)
-        for connections, n in requests.items():
-            seen: dict[str, list[Load]] = {"ours": [], "floor": [], "grpc": []}
-            for _ in range(rounds):
-                seen["ours"].append(_load(ours, connections, sent, n))
-                seen["floor"].append(_load(floor, connections, sent, n))
-                seen["grpc"].append(_grpc_load(ours, connections, called, n))
-            lines += _lines(connections, rounds, seen["ours"], seen["floor"])
-            lines += _grpc_lines(connections, rounds, seen["grpc"], seen["ours"])
+    for connections, n in requests.items():
+        for kind, target in (*ours.items(), ("floor", floor)):  # warm
+            load(target, connections, worlds.get(kind, worlds["plain"]).bodies, max(n // 4, 1))
+        seen: dict[str, list[Load]] = {"plain": [], "windowed": [], "floor": [], "grpc": []}
+        for _ in range(rounds):
+            for kind, target in ours.items():
+                seen[kind].append(load(target, connections, worlds[kind].bodies, n))
+            seen["floor"].append(load(floor, connections, worlds["plain"].bodies, n))
+            seen["grpc"].append(_grpc_load(ours["plain"], connections, called, n))
+        for kind, told in TOLD.items():
+            what = f"{told}, {_many(connections)}"
+            lines += _lines(what, FLOOR_OUT, rounds, seen[kind], seen["floor"], REACH)
+        lines += _lines(f"gRPC, {_many(connections)}", "REST of the same server", rounds, seen["grpc"], seen["plain"])
     return lines
 
 
-def _lines(connections: int, rounds: int, ours: list[Load], floor: list[Load]) -> list[Line]:
-    def both(figure: Callable[[Load], float]) -> tuple[float, float]:
-        return median(figure(load) for load in ours), median(figure(load) for load in floor)
+def _many(connections: int) -> str:
+    return f"{connections} connection{'s' if connections > 1 else ''}"
 
-    what = f"model server, {connections} connection{'s' if connections > 1 else ''}"
+
+def _lines(
+    what: str, against: str, rounds: int, ours: list[Load], peer: list[Load], reach: float | None = None
+) -> list[Line]:
+    def both(figure: Callable[[Load], float]) -> tuple[float, float]:
+        return median(figure(load) for load in ours), median(figure(load) for load in peer)
+
     rates, tails, cpu = both(lambda one: one.rate_rps), both(lambda one: one.p99_ms), both(lambda one: one.cpu_us)
     return [
-        Line(f"{what}: rate", FLOOR_OUT, *rates, "requests/s", rounds, higher_is_better=True, reach=REACH),
-        Line(f"{what}: p99", FLOOR_OUT, *tails, "ms", rounds),
-        Line(f"{what}: server CPU", FLOOR_OUT, *cpu, "us/request", rounds),
-    ]
-
-
-def _grpc_lines(connections: int, rounds: int, grpc: list[Load], rest: list[Load]) -> list[Line]:
-    what = f"gRPC, {connections} connection{'s' if connections > 1 else ''}"
-    against, note = "REST of the same server", "the client of gRPC costs as much as the server"
-    rates = median(one.rate_rps for one in grpc), median(one.rate_rps for one in rest)
-    cpu = median(one.cpu_us for one in grpc), median(one.cpu_us for one in rest)
-    tails = median(one.p99_ms for one in grpc), median(one.p99_ms for one in rest)
-    return [
-        Line(f"{what}: rate", against, *rates, "requests/s", rounds, higher_is_better=True, note=note),
+        Line(f"{what}: rate", against, *rates, "requests/s", rounds, higher_is_better=True, reach=reach),
         Line(f"{what}: p99", against, *tails, "ms", rounds),
         Line(f"{what}: server CPU", against, *cpu, "us/request", rounds),
     ]
@@ -120,7 +126,8 @@ def _grpc_load(target: Target, connections: int, sent: list[bytes], n: int) -> L
     return Load(rate_rps, p99_ms, cpu_s * 1e6 / n)
 
 
-def _load(target: Target, connections: int, sent: list[bytes], n: int) -> Load:
+def load(target: Target, connections: int, sent: list[bytes], n: int) -> Load:
+    """One round."""
     before = sum(target.process.cpu_times()[:2])
     loop = OpenLoop(target.url, target.path, connections, None, SystemClock())
     gc.collect()
@@ -137,68 +144,62 @@ def _load(target: Target, connections: int, sent: list[bytes], n: int) -> Load:
 
 
 @contextlib.contextmanager
-def servers(world: TrainedWorld) -> Iterator[tuple[Target, Target]]:
-    """The model server and the floor, ready; both end with the block."""
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(module: str, *arguments: object) -> psutil.Process:
-        with (scratch() / f"{module}.log").open("ab") as log:
-            command = [sys.executable, "-m", module, *(str(one) for one in arguments)]
-            started.append(subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log))
-        return psutil.Process(started[-1].pid)
-
+def one_cpu_for_the_client() -> Iterator[None]:
+    """This process on the second CPU, what it starts on the first; nothing changes where there is one."""
+    cpus = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cpus[-1]})
     try:
-        home = world.home.root
-        start("tidewheel.apps.stream_worker", "--home", home)
-        port, floor_port, grpc_port = _free_port(), _free_port(), _free_port()
-        process = start(
-            "tidewheel.apps.model_server", "--home", home, "--project", world.project.name, "--port", port,
-            "--grpc-port", grpc_port,
-        )  # fmt: skip
-        ours = Target(f"http://127.0.0.1:{port}", process, grpc_address=f"127.0.0.1:{grpc_port}")
-        _wait(lambda: _features_ready(f"{ours.url}/v2/models/{world.project.name}"))
-        database = scratch() / "floor.db"
-        fill_floor(world, database)
-        floor_process = start("benchmarks.floor", database, world.bundle / MODEL_ONNX, floor_port)
-        floor = Target(f"http://127.0.0.1:{floor_port}", floor_process)
-        _wait(lambda: _listens(floor_port))
-        yield ours, floor
+        yield
     finally:
-        for process_ in started:
-            process_.terminate()
-        for process_ in started:
-            process_.wait(timeout=30)
+        os.sched_setaffinity(0, set(cpus))
 
 
-def fill_floor(world: TrainedWorld, database: Path) -> None:
-    """The vectors of all who ask, made by the reader as of their last request: 13 values by card, the rest by shop."""
-    store = SqliteOnlineStore(world.home.online_db)
-    arrays = request_arrays(world.requests, world.features)
-    t_us = arrays[world.features.request.event_time].view(np.int64)
-    vectors = model_input(FeatureReader(world.features, store).read(arrays, t_us).values)
-    store.close()
-    database.unlink(missing_ok=True)
-    connection = sqlite3.connect(database)
-    connection.execute("CREATE TABLE vectors (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
-    connection.executemany(
-        "INSERT OR REPLACE INTO vectors VALUES (?, ?)",
-        [
-            item
-            for card, shop, vector in zip(arrays["customer_id"], arrays["terminal_id"], vectors, strict=True)
-            for item in ((b"c%d" % card, vector[:13].tobytes()), (b"t%d" % shop, vector[13:].tobytes()))
-        ],
-    )
-    connection.commit()
-    connection.close()
+@contextlib.contextmanager
+def started(module: str, *arguments: object) -> Iterator[psutil.Process]:
+    """A process on the first CPU; it ends with the block."""
+    with (scratch() / f"{module}.log").open("ab") as log:
+        command = [sys.executable, "-m", module, *(str(one) for one in arguments)]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+    os.sched_setaffinity(process.pid, {0})  # before it has threads
+    try:
+        yield psutil.Process(process.pid)
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
 
 
-def _free_port() -> int:
+@contextlib.contextmanager
+def model_server(world: RedisWorld) -> Iterator[Target]:
+    """Ready to answer from fresh features."""
+    port, grpc_port = free_port(), free_port()
+    arguments = ("--home", world.home.root, "--project", "card-fraud", "--port", port, "--grpc-port", grpc_port)
+    with started("tidewheel.apps.model_server", *arguments) as process:
+        target = Target(f"http://127.0.0.1:{port}", process, grpc_address=f"127.0.0.1:{grpc_port}")
+        wait(lambda: _features_ready(f"{target.url}/v2/models/card-fraud"))
+        yield target
+
+
+@contextlib.contextmanager
+def floor_server(world: RedisWorld, redis_port: int) -> Iterator[Target]:
+    """The floor over the plain world's published features."""
+    port, project = free_port(), feast_project("card-fraud")
+    views = [
+        [key, project, [feature_field(view, name).hex() for name in names]]
+        for key, view, names in published_fields(world)
+    ]
+    arguments = (port, redis_port, world.bundle / MODEL_ONNX, json.dumps(views))
+    with started("benchmarks.floor", *arguments) as process:
+        wait(lambda: listens(port))
+        yield Target(f"http://127.0.0.1:{port}", process)
+
+
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
 
 
-def _wait(happened: Callable[[], Any]) -> None:
+def wait(happened: Callable[[], Any]) -> None:
     deadline = time.monotonic() + WAIT_S
     while not happened():
         if time.monotonic() > deadline:
@@ -206,7 +207,7 @@ def _wait(happened: Callable[[], Any]) -> None:
         time.sleep(0.05)
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
     with socket.socket() as one:
         return one.connect_ex(("127.0.0.1", port)) == 0
 

@@ -13,9 +13,9 @@ from servers.redis import need_redis
 pytestmark = pytest.mark.integration
 
 
-@pytest.mark.parametrize(("name", "n_lines"), [("drift", 4), ("serving", 12), ("online_read", 8), ("stream_kafka", 6)])
+@pytest.mark.parametrize(("name", "n_lines"), [("drift", 4), ("serving", 18), ("online_read", 8), ("stream_kafka", 6)])
 def test_a_benchmark_runs_and_gives_its_lines(repository: Path, name: str, n_lines: int) -> None:
-    if name in ("online_read", "stream_kafka"):
+    if name in ("online_read", "stream_kafka", "serving"):
         need_redis()
     if name == "stream_kafka":
         need_kafka()

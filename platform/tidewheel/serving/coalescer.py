@@ -18,6 +18,7 @@ from tidewheel.features.ports import Fetched, FetchingStore
 from tidewheel.serving.answered import Answered, frames, replies
 from tidewheel.serving.batch import make_batch
 from tidewheel.serving.breaker import Breaker
+from tidewheel.serving.degraded import FEATURES_LATE, MODEL_LATE, OVERLOADED
 from tidewheel.serving.lane import Flight, Lane, Pending, groups_of
 from tidewheel.serving.metrics import ServingMetrics
 from tidewheel.serving.prediction_log import PredictionLog
@@ -36,7 +37,6 @@ SLOW_US = 2_000.0  # what may not hold up the event loop
 FEATURE_ROW_US = 15.0  # what making a row's vector is thought to cost, in deciding that
 STALLED_US = 5_000  # a read under way for so long holds up nobody else
 STALL_US = 250_000  # a thread overdue for so long is not waited for
-LATE, MODEL_LATE, OVERLOADED = "FeaturesLate", "ModelLate", "Overloaded"
 OUR_FAULT = "the server could not answer; its log says why"
 
 
@@ -277,7 +277,7 @@ class Coalescer:
             if late:
                 if lane.slow and lane.flights and lane.overdue_since_us is None:
                     lane.overdue_since_us = now_us
-                self._answer_late(late, MODEL_LATE if lane.slow else LATE)
+                self._answer_late(late, MODEL_LATE if lane.slow else FEATURES_LATE)
                 lane.drop_answered()
             if not lane.flush_due:
                 self._flush(lane)
@@ -292,7 +292,7 @@ class Coalescer:
             try:
                 batch = make_batch(snapshot, [pending.request for pending in pendings])
                 asked = begin(batch)
-                if cause == LATE or batch.vectors is not None:
+                if cause == FEATURES_LATE or batch.vectors is not None:
                     answered = finish(batch, asked, Fetched([]), cause)
                 else:
                     answered = without_model(batch, asked, cause)

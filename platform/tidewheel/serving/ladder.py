@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tidewheel.features.declaration import FeatureSet
 from tidewheel.features.reader import FeatureReader
+from tidewheel.serving.degraded import FEATURE_DEFAULTS, HEURISTIC, LAST_GOOD, STATIC_DECISION
 from tidewheel.serving.last_good import LastGood
 from tidewheel.spec.serving import Fallback
 
@@ -49,19 +50,19 @@ class Ladder:
         prepared = self._reader.prepare(columns, t_us)
         if not self._keep_us:
             nothing: list[list[bytes | None]] = [[None] * len(keys) for _, keys in prepared.wanted]
-            return Rung(self._reader.finish(prepared, nothing).values, ["FeatureDefaults"] * n)
+            return Rung(self._reader.finish(prepared, nothing).values, [FEATURE_DEFAULTS] * n)
         blobs, known = self._memory.recall(prepared.wanted, int(t_us.min()) - self._keep_us)
         values = self._reader.finish(prepared, blobs).values
         whole = np.ones(n, dtype=bool)
         for (state, _), mine in zip(prepared.wanted, known, strict=True):
             whole &= np.array(mine, dtype=bool)[prepared.entity_of[state.keys]]
-        return Rung(values, ["LastGood" if one else "FeatureDefaults" for one in whole.tolist()])
+        return Rung(values, [LAST_GOOD if one else FEATURE_DEFAULTS for one in whole.tolist()])
 
     def without_model(self, values: NDArray[np.float64] | None, row: int) -> tuple[float | None, str | None, str]:
         """(score, decision, reason) of one row: the heuristic's score, else the static decision."""
         if values is not None and self._heuristic is not None:
             score = float(values[row, self._heuristic])
             if np.isfinite(score):
-                return min(max(score, 0.0), 1.0), None, "Heuristic"
+                return min(max(score, 0.0), 1.0), None, HEURISTIC
         assert self.fallback is not None
-        return None, self.fallback.decision, "StaticDecision"
+        return None, self.fallback.decision, STATIC_DECISION

@@ -22,9 +22,9 @@ from tidewheel.features.reader import FeatureRows, Prepared
 from tidewheel.features.vector import model_input
 from tidewheel.serving.answered import VECTOR_ROLE, Answered, Group, failed_requests
 from tidewheel.serving.batch import Batch, Columns
+from tidewheel.serving.degraded import FEATURES_FAILED, FEATURES_UNAVAILABLE, MODEL_FAILED
 from tidewheel.serving.snapshot import LoadedVersion
 
-MODEL_FAILED = "ModelFailed"
 NO_FALLBACK = "the project declares no serving.fallback"
 
 
@@ -124,7 +124,7 @@ def _answer_by(answers: _Answers, batch: Batch, asked: Asked, found: Fetched | U
     """Answer one version's rows: those that were read, and those that were not."""
     version, every = asked.version, range(len(asked.rows))
     if late is not None or isinstance(found, Unavailable) or not isinstance(asked.prepared, Prepared):
-        cause = late or ("FeaturesUnavailable" if isinstance(found, Unavailable) else "FeaturesFailed")
+        cause = late or (FEATURES_UNAVAILABLE if isinstance(found, Unavailable) else FEATURES_FAILED)
         answers.add(asked, every, lambda: [_by_ladder(asked, every, cause)])
         return
     lost = sorted(_refused_rows(asked.prepared, found)) if found.refused else []
@@ -138,7 +138,7 @@ def _answer_by(answers: _Answers, batch: Batch, asked: Asked, found: Fetched | U
             return
     blobs = _by_key(asked.prepared, found)
     if lost:
-        answers.add(asked, lost, lambda: [_by_ladder(asked, lost, "FeaturesUnavailable")])
+        answers.add(asked, lost, lambda: [_by_ladder(asked, lost, FEATURES_UNAVAILABLE)])
     for place in every:
         if place not in lost:
             answers.add(asked, [place], lambda place=place: _alone(batch, asked, place, blobs))  # type: ignore[misc]
@@ -167,7 +167,7 @@ def _alone(batch: Batch, asked: Asked, row: int, blobs: Mapping[tuple[str, bytes
         mine = [[blobs[state.state_id, key] for key in keys] for state, keys in prepared.wanted]
         read = asked.version.reader.finish(prepared, mine)
     except Exception:  # this is the row
-        return [_by_ladder(asked, [row], "FeaturesFailed")]
+        return [_by_ladder(asked, [row], FEATURES_FAILED)]
     return _scored(batch, asked, [row], read)
 
 

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from tidewheel.clock import Clock
 from tidewheel.serving.answered import Answered, Group, frames, vectors_of
 from tidewheel.serving.batch import Batch
+from tidewheel.serving.degraded import FEATURES_UNAVAILABLE, MODEL_FAILED
 from tidewheel.serving.prediction_log import PredictionLog
 from tidewheel.serving.prediction_record import RecordFrame
-from tidewheel.serving.predictor import MODEL_FAILED, safe_scores
+from tidewheel.serving.predictor import safe_scores
 from tidewheel.serving.snapshot import LoadedVersion
 
 MAX_WAITING_BATCHES = 256
@@ -112,7 +113,7 @@ def _scored(batch: Batch, version: LoadedVersion, values: NDArray[np.float64] | 
         try:
             values = version.shadow_reader.read(batch.columns, batch.t_us).values
         except Exception:  # a shadow has no ladder: that it could not answer is what its rollout must know
-            reasons = [("FeaturesUnavailable",)] * n
+            reasons = [(FEATURES_UNAVAILABLE,)] * n
             return Group(version, rows, version.version, "shadow", [None] * n, [""] * n, reasons, None)
     scores = safe_scores(version, values)
     finite = np.isfinite(scores).tolist()

@@ -21,6 +21,7 @@ from tidewheel.deployment.document import DeploymentDocument, Variant, document_
 from tidewheel.deployment.status import VersionStatus
 from tidewheel.errors import ContractViolation, TidewheelError
 from tidewheel.findings import Finding
+from tidewheel.serving.degraded import STALE_FEATURES
 from tidewheel.serving.load import LoadRefused, Stores, load_version
 from tidewheel.serving.parse_child import ParseChild
 from tidewheel.serving.snapshot import LoadedVersion, Snapshot, take_snapshot
@@ -193,7 +194,7 @@ def look_at_features(version: LoadedVersion, now_us: int) -> None:
     try:
         version.freshness.ready = version.watch_reader.caught_up()
         freshness, reader = version.freshness, version.watch_reader
-        freshness.stale = tuple(f"StaleFeatures:{view}" for view in reader.stale_views(now_us))
+        freshness.stale = tuple(f"{STALE_FEATURES}:{view}" for view in reader.stale_views(now_us))
         freshness.ages_us = reader.view_ages_us(now_us)
         freshness.age_us = max(freshness.ages_us.values(), default=0)
     except TidewheelError as error:
