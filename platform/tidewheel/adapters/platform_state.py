@@ -37,6 +37,7 @@ class PlatformState:
     mlflow_uri: str
     processes: Mapping[str, ProcessState] = field(default_factory=dict)
     endpoints: Mapping[str, str] = field(default_factory=dict)
+    grpc_endpoints: Mapping[str, str] = field(default_factory=dict)  # HOST:PORT by project, where gRPC is installed
 
     def endpoint(self, project: str) -> str:
         """Base URL of the project's model servers, such as ``http://127.0.0.1:40123``."""

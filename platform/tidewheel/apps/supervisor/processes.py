@@ -60,8 +60,10 @@ def platform_processes(home: LocalHome, project: Path, mlflow_port: int, metrics
     )
 
 
-def model_servers(home: LocalHome, service: Mapping[str, object], port: int) -> tuple[ProcessSpec, ...]:
-    """The replicas of one project; they share the port."""
+def model_servers(
+    home: LocalHome, service: Mapping[str, object], port: int, grpc_port: int = 0
+) -> tuple[ProcessSpec, ...]:
+    """The replicas of one project; they share the ports. ``grpc_port`` 0 leaves gRPC out."""
     name = str(service["project"])
     replicas = int(str(service.get("replicas", 1)))
     return tuple(
@@ -70,7 +72,7 @@ def model_servers(home: LocalHome, service: Mapping[str, object], port: int) -> 
             tuple(
                 python_module(
                     "tidewheel.apps.model_server", "--home", str(home.root), "--project", name,
-                    "--replica", str(replica), "--port", str(port),
+                    "--replica", str(replica), "--port", str(port), "--grpc-port", str(grpc_port),
                 )
             ),
             QUIET, port, "/v2/health/live", needed=False,

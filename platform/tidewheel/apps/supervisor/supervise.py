@@ -12,6 +12,7 @@ import threading
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 from tidewheel.adapters.child_processes import belonging_to, free_port, port_is_free, start, stop
@@ -60,6 +61,8 @@ class Supervisor:
         self._platform = platform_processes(home, project, self._mlflow_port, free_port())
         self._running: dict[str, Supervised] = {}
         self._ports: dict[str, int] = {}
+        self._grpc_ports: dict[str, int] = {}  # 0 where gRPC, an extra, is not installed
+        self._has_grpc = find_spec("grpc") is not None and find_spec("grpc_health") is not None
         self._written: PlatformState | None = None
         self._written_as: tuple[int, int] | None = None
         self._pid, self._started_at_us = 0, clock.now_us()
@@ -104,7 +107,8 @@ class Supervisor:
             if name not in self._ports:
                 usable = isinstance(asked, int) and port_is_free(asked)
                 self._ports[name] = asked if usable and isinstance(asked, int) else free_port()
-            servers.extend(model_servers(self._home, service, self._ports[name]))
+                self._grpc_ports[name] = free_port() if self._has_grpc else 0
+            servers.extend(model_servers(self._home, service, self._ports[name], self._grpc_ports[name]))
         return (*self._platform, *servers)
 
     def _start(self, supervised: Supervised, now_us: int) -> None:
@@ -126,14 +130,16 @@ class Supervisor:
         return self._home.logs / f"{name}.log"
 
     def _write(self, word: str) -> None:
-        endpoints = {
-            project: f"http://127.0.0.1:{port}"
-            for project, port in self._ports.items()
+        served = [
+            project
+            for project in self._ports
             if any(name.startswith(f"model-server-{project}-") for name in self._running)
-        }
+        ]
+        endpoints = {project: f"http://127.0.0.1:{self._ports[project]}" for project in served}
+        grpc = {project: f"127.0.0.1:{port}" for project in served if (port := self._grpc_ports[project])}
         processes = {name: s.state(self._log(name)) for name, s in self._running.items()}
         uri = f"http://127.0.0.1:{self._mlflow_port}"
-        state = PlatformState(self._pid, self._started_at_us, word, uri, processes, endpoints)
+        state = PlatformState(self._pid, self._started_at_us, word, uri, processes, endpoints, grpc)
         # Also when somebody else removed or damaged the file: without it no command finds this platform.
         if state != self._written or _file_facts(self._home.state_file) != self._written_as:
             write_platform(self._home, state)

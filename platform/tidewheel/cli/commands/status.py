@@ -95,7 +95,8 @@ def _render(console: Console, seen: Overview, folder: Path, connections: Mapping
         rows = [(name, p.state, p.pid, p.port, p.restarts) for name, p in seen.platform.processes.items()]
         console.print(table("", ("process", "state", "pid", "port", "restarts"), rows, ("pid", "port", "restarts")))
         for name, url in seen.platform.endpoints.items():
-            console.print(f"{name}: {url}/v2/models/{name}/infer")
+            grpc = seen.platform.grpc_endpoints.get(name)
+            console.print(f"{name}: {url}/v2/models/{name}/infer" + (f", gRPC at {grpc}" if grpc else ""))
         console.print(f"MLflow: {seen.platform.mlflow_uri}")
     for what, where in connections.items():
         if where is not None:
