@@ -51,7 +51,7 @@ def _bucket_writer(url: str, below: tuple[str, ...]) -> WritePart:
     options = parse_qs(parts.query)
     if not parts.hostname or parts.username or parts.password or set(options) - _OPTIONS:
         raise InputError(f"lake {parts.scheme}://{parts.hostname or ''}: cannot be used; allowed: {FORMS}")
-    from pyarrow.fs import S3FileSystem
+    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
 
     endpoint = urlsplit(options.get("endpoint", [""])[0])
     system = S3FileSystem(
@@ -60,6 +60,7 @@ def _bucket_writer(url: str, below: tuple[str, ...]) -> WritePart:
         scheme=endpoint.scheme or "https",
         connect_timeout=CONNECT_TIMEOUT_S,
         request_timeout=REQUEST_TIMEOUT_S,
+        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=1),  # a segment is tried again as a whole
     )
     folder = "/".join((parts.netloc, *(one for one in parts.path.split("/") if one), *below))
 
