@@ -12,6 +12,7 @@ from memory.cluster import MemoryCluster
 from memory.model_registry import MemoryRegistry
 from memory.signing import KEY, trust
 from memory.tiny import OTHER_FEATURES_PY, T0_US, write_bundle, write_project
+from tidewheel.adapters.lake_parts import write_file
 from tidewheel.bundle.registry import Version
 from tidewheel.bundle.signature import SigningKey, signature_of
 from tidewheel.clock import HOUR_US, FixedClock
@@ -23,7 +24,6 @@ from tidewheel.reconcile.controller import Controller
 from tidewheel.reconcile.head import head_from_body
 from tidewheel.serving.prediction_record import PredictionRecord, record_id
 from tidewheel.serving.prediction_table import prediction_schema, to_table
-from tidewheel.serving.shipper import write_part
 from tidewheel.training.sign import sign_versions
 
 pytestmark = pytest.mark.integration
@@ -81,7 +81,7 @@ class World:
                 )  # fmt: skip
         self.n_parts += 1
         folder = self.home / "lake" / "predictions" / "tiny"
-        write_part(to_table(rows, prediction_schema({})), folder / f"part-0-{self.n_parts:05d}.parquet")
+        write_file(to_table(rows, prediction_schema({})), folder / f"part-0-{self.n_parts:05d}.parquet")
 
     def end_state(self) -> tuple[object, ...]:
         newest = self.journal.head("tiny")

@@ -50,7 +50,8 @@ class S3Server:
             self.binary, "server", f"-dir={self.folder}", "-ip=127.0.0.1", "-s3", f"-s3.port={s3}",
             f"-s3.config={self.folder / 's3.json'}", f"-filer.port={filer}", f"-master.port={master}",
             f"-volume.port={volume}", f"-s3.port.grpc={s3_grpc}", f"-filer.port.grpc={filer_grpc}",
-            f"-master.port.grpc={master_grpc}", f"-volume.port.grpc={volume_grpc}", "-master.volumeSizeLimitMB=64", "-volume.max=8",
+            f"-master.port.grpc={master_grpc}", f"-volume.port.grpc={volume_grpc}",
+            "-master.volumeSizeLimitMB=64", "-volume.max=8",
         ]  # fmt: skip
         with (self.folder / "weed.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, start_new_session=True)

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from tidewheel.adapters.lake_parts import write_file
 from tidewheel.deployment.rollout import Observations
 from tidewheel.reconcile.observations import RolloutTally
 from tidewheel.serving.prediction_record import PredictionRecord, record_id
 from tidewheel.serving.prediction_table import prediction_schema, to_table
-from tidewheel.serving.shipper import write_part
 
 
 def row(number: int, digest: str, role: str, decision: str = "approve", **change: Any) -> PredictionRecord:
@@ -25,7 +25,7 @@ def row(number: int, digest: str, role: str, decision: str = "approve", **change
 
 
 def part(folder: Path, name: str, *rows: PredictionRecord) -> None:
-    write_part(to_table(rows, prediction_schema({})), folder / f"part-{name}.parquet")
+    write_file(to_table(rows, prediction_schema({})), folder / f"part-{name}.parquet")
 
 
 def test_nothing_was_seen_before_the_first_file(tmp_path: Path) -> None:
