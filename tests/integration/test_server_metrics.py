@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -68,3 +69,14 @@ def test_the_operators_page_explains_every_metric(repository: Path) -> None:
     rows = [line for line in page.splitlines() if line.startswith("| `")]
     explained = {name for row in rows for name in re.findall(r"`tidewheel_(\w+)`", row.split(" | ")[0])}
     assert explained == METRICS.keys()
+
+
+def test_logs_for_machines_are_an_object_per_line(rig: Rig) -> None:
+    rig.deploy({"1": 1.0})
+    server = rig.start(0, "--log-format", "json")
+    rig.ask(7)
+    server.terminate()
+    assert server.wait(timeout=60) == 0
+    lines = [json.loads(line) for line in (rig.home.root / "server-0.log").read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["started", "version_ready", "stopped"]
+    assert all(line["at"].endswith("Z") and line["level"] == "info" for line in lines)

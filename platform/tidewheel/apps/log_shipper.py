@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import logging
 import os
 import select
 import signal
@@ -16,6 +15,7 @@ import sys
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 
+from tidewheel.apps.log_lines import set_up_log
 from tidewheel.errors import InputError
 from tidewheel.serving.shipper import Shipper
 
@@ -37,10 +37,9 @@ def main() -> int:
     parser.add_argument("--spool", type=Path, required=True)
     parser.add_argument("--lake", required=True)
     parser.add_argument("--project", required=True)
+    parser.add_argument("--log-format", choices=["text", "json"], default="text")
     given = parser.parse_args()
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
-    )
+    set_up_log(given.log_format)
     sys.meta_path.insert(0, _NoPandas())
     from tidewheel.adapters.lake_parts import part_writer
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from tidewheel.features.declaration import Filter, StateView
 from tidewheel.features.duplicates import first_arrivals, last_arrivals
-from tidewheel.features.keys import hashed_ids
+from tidewheel.features.keys import UInt64, hashed_ids
 from tidewheel.features.partials import NEVER_US
 from tidewheel.features.record_events import BITS, COLUMNS, ID, MAX_FILTERS, TIME, Records
 from tidewheel.features.spans import Bools, Ints
@@ -57,15 +57,17 @@ def make_records(
     ids: Any,
     columns: Mapping[str, NDArray[Any]],
     nulls: Mapping[str, Bools] | None = None,
+    hashed: UInt64 | None = None,
 ) -> Records:
     """Records of events; ``columns`` holds the state's columns and those of its filters, ``nulls`` says where one that
-    cannot say so itself (not float64, not objects) is null. Rows of a batch view are told apart by their time."""
+    cannot say so itself (not float64, not objects) is null. Rows of a batch view are told apart by their time.
+    ``hashed`` are the ids' hashes where they are known."""
     n = len(times_us)
     nulls = nulls or {}
     records = np.empty((n, COLUMNS + len(state.columns)), dtype=np.int64)
     records[:, TIME] = times_us
     if state.kind == "windowed":
-        records[:, ID] = hashed_ids(ids).view(np.int64)
+        records[:, ID] = (hashed_ids(ids) if hashed is None else hashed).view(np.int64)
         records[:, BITS] = _filter_bits(state.filters, columns, nulls, n)
     else:
         records[:, ID] = times_us

@@ -17,7 +17,7 @@ from tidewheel.errors import InputError
 from tidewheel.features.declaration import BatchView, FeatureSet, RequestView, StateView, WindowedView
 from tidewheel.features.functions import run_function
 from tidewheel.features.kernel import make_records, positions
-from tidewheel.features.keys import entity_keys
+from tidewheel.features.keys import UInt64, entity_keys, hashed_ids
 from tidewheel.features.merge import OwnEvents, batch_values, windowed_values
 from tidewheel.features.newest_rows import NewestRows
 from tidewheel.features.ports import OnlineStore, Wanted
@@ -101,6 +101,7 @@ class FeatureReader:
         values = np.full((n, len(self._features.names)), np.nan)
         included = np.zeros((n, len(self._views)), dtype=np.int64)
         times = t_us.tolist() if n <= FEW else []
+        hashed: UInt64 | None = None
         for number, view in enumerate(self._views):
             entity_of = prepared.entity_of[view.state.keys]
             mine = blobs[view.state.state_id]
@@ -116,7 +117,9 @@ class FeatureReader:
             if isinstance(view, BatchView):
                 got = batch_values(view, mine, entity_of, t_us)
             else:
-                got = windowed_values(view, mine, entity_of, t_us, self._own(view, columns, t_us))
+                if hashed is None and request.event_id in columns:
+                    hashed = hashed_ids(columns[request.event_id])
+                got = windowed_values(view, mine, entity_of, t_us, self._own(view, columns, t_us, hashed))
             values[:, self._places[view.name]] = got
         missing = np.isnan(values)
         if self._has_defaults:
@@ -161,10 +164,12 @@ class FeatureReader:
             for state_id in self._states
         )
 
-    def _own(self, view: WindowedView, columns: Arrays, t_us: NDArray[np.int64]) -> OwnEvents | None:
+    def _own(
+        self, view: WindowedView, columns: Arrays, t_us: NDArray[np.int64], hashed: UInt64 | None
+    ) -> OwnEvents | None:
         if view.own_event == "as any":
             return None
-        return own_events(view, self._features, columns, t_us)
+        return own_events(view, self._features, columns, t_us, hashed)
 
     def _argument(self, name: str, given: Arrays, values: NDArray[np.float64]) -> NDArray[Any]:
         if name in given:
@@ -198,8 +203,15 @@ def _entities(columns: Arrays, keys: tuple[tuple[str, str], ...], n: int) -> tup
     return list(index), codes
 
 
-def own_events(view: WindowedView, features: FeatureSet, columns: Arrays, t_us: NDArray[np.int64]) -> OwnEvents:
-    """The events being asked about. A label kept in the request source is not known yet: null."""
+def own_events(
+    view: WindowedView,
+    features: FeatureSet,
+    columns: Arrays,
+    t_us: NDArray[np.int64],
+    hashed: UInt64 | None = None,
+) -> OwnEvents:
+    """The events being asked about; ``hashed`` are their ids' hashes where those are known. A label kept in the
+    request source is not known yet: null."""
     n = len(t_us)
     ids = columns.get(features.request.event_id)
     wanted = [column for column, _ in view.state.columns]
@@ -214,7 +226,7 @@ def own_events(view: WindowedView, features: FeatureSet, columns: Arrays, t_us: 
         exact, null = exact_names(name)
         if exact in columns:
             given[name], nulls[name] = columns[exact], columns[null]
-    records = make_records(view.state, t_us, np.zeros(n, dtype="S1") if ids is None else ids, given, nulls)
+    records = make_records(view.state, t_us, np.zeros(n, dtype="S1") if ids is None else ids, given, nulls, hashed)
     return OwnEvents(records, known)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -32,7 +33,11 @@ class Place:
         return Spans(starts, np.repeat(ends, starts.shape[1], axis=1))
 
     def _after(self, edges: Ints) -> Ints:
-        return events_after(self.records[:, TIME], self.counts, self.entity_of, edges)
+        return self.line.after(self.entity_of, edges)
+
+    @cached_property
+    def line(self) -> EventLine:
+        return EventLine(self.records[:, TIME], self.counts)
 
 
 def exact_partials(view: WindowedView, place: Place, added: Bools | None) -> tuple[list[Partial], Bools | None]:
@@ -121,23 +126,33 @@ def _tile_spans(layout: TileLayout, held: States, state_of: Ints, begins: Ints, 
     return Spans(numbers.searchsorted(begins), numbers.searchsorted(ends))
 
 
-def events_after(times: Ints, counts: Ints, entity_of: Ints, edges: Ints) -> Ints:
-    """Index of the first event later than each edge [n, m], within the request's own entity."""
-    if len(counts) == 1:
-        return times.searchsorted(edges, side="right")
-    if not len(times):
-        return np.zeros(edges.shape, dtype=np.int64)
-    low, high = int(times.min()), int(times.max())
-    span = high - low + 2
-    if span * len(counts) < _MAX_COMPOSITE:
-        # One sorted array over all entities: each has a stretch of numbers of its own.
-        stretch = np.repeat(np.arange(len(counts), dtype=np.int64) * span, counts)
-        wanted = np.clip(edges, low - 1, high) - low + (entity_of * span)[:, None]
-        return np.searchsorted(times - low + stretch, wanted, side="right").astype(np.int64)
-    firsts = np.cumsum(counts) - counts
-    result = np.empty(edges.shape, dtype=np.int64)
-    for entity in np.unique(entity_of):
-        mine = entity_of == entity
-        part = times[firsts[entity] : firsts[entity] + counts[entity]]
-        result[mine] = firsts[entity] + np.searchsorted(part, edges[mine], side="right")
-    return result
+class EventLine:
+    """Times of entities' events on end, each entity's sorted, to be searched for many requests at once."""
+
+    def __init__(self, times: Ints, counts: Ints) -> None:
+        self._times, self._counts = times, counts
+        self._low = self._high = self._span = 0
+        self._line: Ints | None = None  # one sorted array over all entities: each has a stretch of numbers of its own
+        if len(counts) > 1 and len(times):
+            self._low, self._high = int(times.min()), int(times.max())
+            self._span = self._high - self._low + 2
+            if self._span * len(counts) < _MAX_COMPOSITE:
+                stretch = np.repeat(np.arange(len(counts), dtype=np.int64) * self._span, counts)
+                self._line = times - self._low + stretch
+
+    def after(self, entity_of: Ints, edges: Ints) -> Ints:
+        """Index of the first event later than each edge [n, m], within the request's own entity."""
+        if len(self._counts) == 1:
+            return self._times.searchsorted(edges, side="right")
+        if not len(self._times):
+            return np.zeros(edges.shape, dtype=np.int64)
+        if self._line is not None:
+            inside = np.maximum(np.minimum(edges, self._high), self._low - 1)
+            return self._line.searchsorted(inside - self._low + (entity_of * self._span)[:, None], side="right")
+        firsts = np.cumsum(self._counts) - self._counts
+        result = np.empty(edges.shape, dtype=np.int64)
+        for entity in np.unique(entity_of):
+            mine = entity_of == entity
+            part = self._times[firsts[entity] : firsts[entity] + self._counts[entity]]
+            result[mine] = firsts[entity] + np.searchsorted(part, edges[mine], side="right")
+        return result

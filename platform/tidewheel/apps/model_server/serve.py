@@ -19,6 +19,7 @@ import uvloop
 
 from tidewheel.adapters.connections import open_fetching_store, open_online_store
 from tidewheel.adapters.local_home import LocalHome
+from tidewheel.apps.log_lines import LogFormat, set_up_log
 from tidewheel.apps.model_server.endpoint import ApiKeys, Endpoint, MeshClients
 from tidewheel.apps.model_server.explainer import Explainer
 from tidewheel.apps.model_server.http_app import HttpApp
@@ -57,13 +58,12 @@ class Settings:
     keys: ApiKeys | None = None
     clients: MeshClients | None = None
     grpc_port: int | None = None
+    log_format: LogFormat = "text"
 
 
 def run(home_root: Path, project: str, replica: int, port: int, settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; the exit code."""
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
-    )
+    set_up_log(settings.log_format)
     try:
         listener = listen(port)
     except OSError as error:
@@ -149,7 +149,7 @@ class ModelServer:
             return 1
         self._log = log
         lake = os.environ.get("TIDEWHEEL_LAKE_URL") or str(home.lake)
-        self._spool = Spool(log, lake, project, self._clock)
+        self._spool = Spool(log, lake, project, self._settings.log_format, self._clock)
         self._shadow = ShadowScorer(log, self._clock)
         fetcher = open_fetching_store(home, loop)
         self._coalescer = Coalescer(fetcher, log, self._shadow, self._metrics, self._clock)

@@ -6,8 +6,8 @@ import logging
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
+from tidewheel.apps.log_lines import LogFormat
 from tidewheel.clock import SECOND_US, Clock
 from tidewheel.serving.prediction_log import PredictionLog
 from tidewheel.serving.shipper_files import STATUS, LoggedColumns, ShipperStatus, read_status, write_columns
@@ -21,8 +21,12 @@ RESTART_AFTER_US = (SECOND_US // 2, 30 * SECOND_US)  # at first, and at most
 class Spool:
     """``start`` once, ``stop`` once; the rest at any time, from the event loop."""
 
-    def __init__(self, log: PredictionLog, lake: str, project: str, clock: Clock) -> None:
-        self._log, self._lake, self._project, self._clock = log, lake, project, clock
+    def __init__(self, log: PredictionLog, lake: str, project: str, log_format: LogFormat, clock: Clock) -> None:
+        self._log, self._clock = log, clock
+        self._command = [
+            sys.executable, "-m", "tidewheel.apps.log_shipper", "--spool", str(log.folder), "--lake", lake,
+            "--project", project, "--log-format", log_format,
+        ]  # fmt: skip
         self._columns: LoggedColumns | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self._start_at_us, self._pause_us = 0, RESTART_AFTER_US[0]
@@ -57,7 +61,7 @@ class Spool:
             self._thread.join(timeout=10.0)
         self._log.close()
         if self._columns is not None and (self._child is None or self._child.poll() is not None):
-            self._child = start_shipper(self._log.folder, self._lake, self._project)
+            self._child = self._start_child()
         if self._child is None:
             return
         assert self._child.stdin is not None
@@ -98,10 +102,8 @@ class Spool:
             self._pause_us = min(2 * self._pause_us, RESTART_AFTER_US[1])
         if now_us >= self._start_at_us:
             self._start_at_us = now_us
-            self._child = start_shipper(self._log.folder, self._lake, self._project)
+            self._child = self._start_child()
 
-
-def start_shipper(spool: Path, lake: str, project: str) -> subprocess.Popen[bytes]:
-    """It ends when its stdin is closed."""
-    command = [sys.executable, "-m", "tidewheel.apps.log_shipper", "--spool", str(spool), "--lake", lake]
-    return subprocess.Popen([*command, "--project", project], stdin=subprocess.PIPE)
+    def _start_child(self) -> subprocess.Popen[bytes]:
+        """It ends when its stdin is closed."""
+        return subprocess.Popen(self._command, stdin=subprocess.PIPE)
