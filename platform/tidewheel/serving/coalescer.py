@@ -69,6 +69,8 @@ class Coalescer:
         """Call when no request is on its way."""
         self._thread.shutdown(wait=False, cancel_futures=True)
         self._fetcher.close()
+        if self._tracer is not None:
+            self._tracer.close()
 
     @property
     def waiting_rows(self) -> int:

@@ -24,6 +24,14 @@ def main() -> int:
     parser.add_argument("--port", type=int, required=True, help="0 takes a free one; replicas share a port")
     parser.add_argument("--grpc-port", type=int, default=0, help="gRPC beside HTTP; 0 leaves it out (default: 0)")
     parser.add_argument("--log-format", choices=["text", "json"], default="text", help="of stderr (default: text)")
+    parser.add_argument(
+        "--otlp-endpoint", default=os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"),
+        help="send traces to this collector, such as http://collector:4318 (default: OTEL_EXPORTER_OTLP_ENDPOINT)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--trace-ratio", type=float, default=Settings().trace_ratio,
+        help="of the requests that come without a trace, how many to trace (default: %(default)g)",
+    )  # fmt: skip
     for name, default, told in (
         ("request-timeout-s", usual.header_s, "a header, and then a body, must arrive within this"),
         ("idle-timeout-s", usual.idle_s, "a connection without a request is closed after this"),
@@ -43,7 +51,9 @@ def main() -> int:
         clients = MeshClients.of(Path(client_file)) if client_file else None
     except (InputError, OSError) as error:
         parser.exit(1, f"TIDEWHEEL_API_KEY_FILE or TIDEWHEEL_MESH_CLIENTS_FILE: {error}\n")
-    settings = Settings(limits, keys, clients, given.grpc_port or None, given.log_format)
+    settings = Settings(
+        limits, keys, clients, given.grpc_port or None, given.log_format, given.otlp_endpoint, given.trace_ratio
+    )
     return run(given.home, given.project, given.replica, given.port, settings)
 
 

@@ -129,6 +129,7 @@ class GrpcServer:
         accepted = endpoint.accepted(snapshot, pinned)
         call = endpoint.call(arrived_us, pinned, None if left_s is None else max(int(left_s * 1e6), 1))
         request, form = oip_grpc.decode_request(message, accepted, call)
+        request.traceparent = _sent(context).get(b"traceparent", b"").decode("latin-1")[:200] or None
         reply = await endpoint.predict(request, snapshot)
         if request.explain:
             reply = await endpoint.explained(_done(reply), snapshot)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
+from tidewheel import __version__
 from tidewheel.adapters.connections import open_fetching_store, open_online_store
 from tidewheel.adapters.local_home import LocalHome
 from tidewheel.apps.log_lines import LogFormat, set_up_log
@@ -40,6 +41,7 @@ from tidewheel.serving.shipper_files import LoggedColumns
 
 if TYPE_CHECKING:
     from tidewheel.apps.model_server.grpc_server import GrpcServer
+    from tidewheel.serving.tracing import Tracer
 
 LOG = logging.getLogger("tidewheel.model_server")
 DRAIN_S = 0.3  # callers learn by "connection: close" that they should go elsewhere
@@ -59,6 +61,8 @@ class Settings:
     clients: MeshClients | None = None
     grpc_port: int | None = None
     log_format: LogFormat = "text"
+    otlp_endpoint: str | None = None
+    trace_ratio: float = 0.01
 
 
 def run(home_root: Path, project: str, replica: int, port: int, settings: Settings) -> int:
@@ -152,7 +156,8 @@ class ModelServer:
         self._spool = Spool(log, lake, project, self._settings.log_format, self._clock)
         self._shadow = ShadowScorer(log, self._clock)
         fetcher = open_fetching_store(home, loop)
-        self._coalescer = Coalescer(fetcher, log, self._shadow, self._metrics, self._clock)
+        tracer = self._tracer()
+        self._coalescer = Coalescer(fetcher, log, self._shadow, self._metrics, self._clock, tracer)
         stores = Stores(open_online_store(home), open_online_store(home), LastGood())
         self._explainer = Explainer(home.bundles, os.environ)
         self._versions = Versions(home, project, stores, self._clock, self._changed)
@@ -202,6 +207,15 @@ class ModelServer:
         from tidewheel.apps.model_server.grpc_server import GrpcServer  # an extra, and not for nothing
 
         return GrpcServer(endpoint, self._settings.grpc_port, self._settings.limits)
+
+    def _tracer(self) -> Tracer | None:
+        if self._settings.otlp_endpoint is None:
+            return None
+        from tidewheel.adapters.otel_tracing import OtelTracer  # an extra, and not for nothing
+
+        return OtelTracer(
+            self._settings.otlp_endpoint, self._project, __version__, self._settings.trace_ratio, self._clock
+        )
 
     def _finish(self) -> None:
         self._explainer.stop()
