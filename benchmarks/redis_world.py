@@ -196,16 +196,28 @@ def requests_of(size: str, n: int = 4000) -> pa.Table:
     )
 
 
-def _bundle(folder: Path, project: ModelProject, features: FeatureSet) -> str:
+def second_bundle(world: RedisWorld) -> str:
+    """Another version of the same features, signed and in the home; its digest."""
+    source = world.home.root.parent / "second"
+    source.mkdir()
+    (source / PROJECT).write_text(PROJECT_YAML)
+    (source / FEATURES).write_text(KINDS[world.kind])
+    digest = _bundle(source, world.project, world.features, seed=6)
+    sign_bundle(source, digest, signing_key(world.home))
+    source.rename(world.home.bundles / digest)
+    return digest
+
+
+def _bundle(folder: Path, project: ModelProject, features: FeatureSet, seed: int = 5) -> str:
     """100 trees of depth 3 over random labels: what they say does not matter, what they cost does."""
     import xgboost
 
     from tidewheel.training.onnx_twin import onnx_twin
 
-    random = np.random.default_rng(5)
+    random = np.random.default_rng(seed)
     x = model_input(random.normal(50, 20, size=(4000, len(features.names))))
     y = (x[:, 0] + x[:, 7] + random.normal(0, 20, len(x)) > 110).astype(int)
-    params = {"max_depth": 3, "objective": "binary:logistic", "seed": 5, "nthread": 1, "base_score": 0.5}
+    params = {"max_depth": 3, "objective": "binary:logistic", "seed": seed, "nthread": 1, "base_score": 0.5}
     booster = xgboost.train(params, xgboost.DMatrix(x, y), num_boost_round=TREES)
     booster.save_model(folder / MODEL_UBJ)
     (folder / MODEL_ONNX).write_bytes(onnx_twin(booster))

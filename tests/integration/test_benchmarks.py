@@ -13,9 +13,13 @@ from servers.redis import need_redis
 pytestmark = pytest.mark.integration
 
 
-@pytest.mark.parametrize(("name", "n_lines"), [("drift", 4), ("serving", 18), ("online_read", 8), ("stream_kafka", 6)])
+LINES = [("drift", 4), ("serving", 18), ("lifecycle", 7), ("online_read", 8), ("stream_kafka", 6)]
+WITHOUT_REDIS = ("drift",)
+
+
+@pytest.mark.parametrize(("name", "n_lines"), LINES)
 def test_a_benchmark_runs_and_gives_its_lines(repository: Path, name: str, n_lines: int) -> None:
-    if name in ("online_read", "stream_kafka", "serving"):
+    if name not in WITHOUT_REDIS:
         need_redis()
     if name == "stream_kafka":
         need_kafka()
