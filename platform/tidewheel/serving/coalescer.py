@@ -94,7 +94,7 @@ class Coalescer:
             deadline_us = request.timeout_us
         lane = self._slow if champion.cost.of(n) + n * FEATURE_ROW_US > SLOW_US else self._quick
         crowded = lane.waiting_rows > 0 or (lane.slow and lane.flying_rows > 0)
-        too_late = crowded and lane.expected_us(n) > deadline_us
+        too_late = crowded and lane.expected_us(n, champion.cost, serving.deadline_us) > deadline_us
         if lane.waiting_rows >= MAX_WAITING_ROWS or (too_late and serving.fallback is None):
             self._metrics.shed("queue" if not too_late else "deadline")
             raise Overloaded(f"{lane.waiting_rows} rows wait already; try again later")
@@ -133,8 +133,8 @@ class Coalescer:
         """Let those that wait fly, as far as they may."""
         lane.flush_due = False
         while lane.waiting and self._may_fly(lane):
-            first = lane.waiting[0].snapshot.champion.project.serving.deadline_us
-            for snapshot, pendings in groups_of(lane.take(first / 4)):
+            first = lane.waiting[0].snapshot.champion
+            for snapshot, pendings in groups_of(lane.take(first.cost, first.project.serving.deadline_us)):
                 self._fly(lane, snapshot, pendings)
 
     def _fly(self, lane: Lane, snapshot: Snapshot, pendings: Sequence[Pending]) -> None:
@@ -228,7 +228,8 @@ class Coalescer:
         lane.flying_rows -= rows
         lane.overdue_since_us = None
         if stages.scored_us:
-            lane.took(rows, stages.scored_us - (stages.read_us if lane.slow else stages.began_us))
+            took_us = stages.scored_us - (stages.read_us if lane.slow else stages.began_us)
+            lane.took(rows, took_us, flight.batch.snapshot.champion.cost)
         if lane.waiting and not lane.flush_due:
             assert self._loop is not None
             lane.flush_due = True

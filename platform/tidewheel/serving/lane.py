@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from tidewheel.serving.batch import Batch
 from tidewheel.serving.predictor import Asked
 from tidewheel.serving.request import PredictReply, PredictRequest
-from tidewheel.serving.snapshot import Snapshot
+from tidewheel.serving.snapshot import Cost, Snapshot
 from tidewheel.serving.stages import Stages
 
-ROW_US = 50.0  # what a row is thought to cost before any was seen
+# What a batch, and each of its rows, is thought to cost besides the model: features, log, replies.
+BATCH_US, ROW_US = 200.0, 30.0
+MOST_SHARE, UTMOST = 4, 0.6  # of a deadline that one batch of slow work may take: 1 / MOST_SHARE, and where it must
 
 
 class Pending:
@@ -47,7 +49,9 @@ class Flight:
 class Lane:
     """Requests of one kind: quick ones are computed on the event loop, slow ones by a thread.
 
-    ``row_us`` is the moving mean of what a row takes, by which a caller is told to come back later.
+    What work will take is foretold from what its model was seen to cost when it was loaded, for a call and for a row,
+    times ``factor``: how much longer than that batches took lately. By it batches are cut and callers told to come back
+    later.
     """
 
     most_rows: int
@@ -57,16 +61,16 @@ class Lane:
     flights: list[Flight] = field(default_factory=list)
     flying_rows: int = 0
     flush_due: bool = False
-    row_us: float = ROW_US
+    factor: float = 1.0
     overdue_since_us: int | None = None
 
     def add(self, pending: Pending) -> None:
         self.waiting.append(pending)
         self.waiting_rows += pending.request.n_rows
 
-    def take(self, most_us: float) -> list[Pending]:
+    def take(self, cost: Cost, deadline_us: int) -> list[Pending]:
         """As many of those that wait as may be answered together; at least one."""
-        most = self.most_rows if not self.slow else max(1, min(self.most_rows, int(most_us / max(self.row_us, 1.0))))
+        most = self.batch_rows(cost, deadline_us)
         taken: list[Pending] = []
         rows = 0
         while self.waiting and (not taken or rows + self.waiting[0].request.n_rows <= most):
@@ -82,14 +86,32 @@ class Lane:
         self.waiting = deque(pending for pending in self.waiting if not pending.answered)
         self.waiting_rows = sum(pending.request.n_rows for pending in self.waiting)
 
-    def expected_us(self, n_rows: int) -> float:
-        """How long a request of that many rows would have to wait for its answer."""
-        return (self.waiting_rows + self.flying_rows + n_rows) * self.row_us
+    def foretold_us(self, cost: Cost, n_rows: int) -> float:
+        """What a batch is thought to take."""
+        return self.factor * (BATCH_US + cost.call_us + n_rows * (ROW_US + cost.row_us))
 
-    def took(self, rows: int, took_us: int) -> None:
-        """By weight of rows: a lone request that met a busy machine says little about what a row costs."""
+    def batch_rows(self, cost: Cost, deadline_us: int) -> int:
+        """Rows of a full batch: of slow work no more than a share of the deadline has room for."""
+        if not self.slow:
+            return self.most_rows
+        call_us = BATCH_US + cost.call_us
+        share_us, most_us = deadline_us / MOST_SHARE / self.factor, deadline_us * UTMOST / self.factor
+        # Where the call alone takes its share, a batch of as much work again carries twice as much.
+        room_us = max(share_us, min(2 * call_us, most_us)) - call_us
+        return max(1, min(self.most_rows, int(room_us / (ROW_US + cost.row_us))))
+
+    def expected_us(self, n_rows: int, cost: Cost, deadline_us: int) -> float:
+        """How long a request of that many rows would have to wait for its answer."""
+        full, rest = divmod(self.waiting_rows + n_rows, self.batch_rows(cost, deadline_us))
+        ahead_us = self.foretold_us(cost, self.flying_rows) if self.flying_rows else 0.0
+        batches_us = full * self.foretold_us(cost, self.batch_rows(cost, deadline_us))
+        return ahead_us + batches_us + (self.foretold_us(cost, rest) if rest else 0.0)
+
+    def took(self, rows: int, took_us: int, cost: Cost) -> None:
+        """By weight of rows: a lone request that met a busy machine says little about what work costs."""
         weight = 0.2 if self.slow else 0.1 * min(rows / 64, 1.0)
-        self.row_us += weight * (took_us / max(rows, 1) - self.row_us)
+        ratio = took_us / (self.foretold_us(cost, rows) / self.factor)
+        self.factor = max(self.factor + weight * (ratio - self.factor), 0.1)
 
 
 def groups_of(taken: Sequence[Pending]) -> list[tuple[Snapshot, list[Pending]]]:

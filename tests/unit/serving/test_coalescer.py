@@ -175,9 +175,10 @@ def test_a_key_that_cannot_be_read_costs_its_own_row_alone(rig: Rig) -> None:
 
 
 async def fill_up(rig: Rig) -> list[asyncio.Future[PredictReply]]:
-    """A read under way and two rows behind it, where a row takes a second and a half and the deadline is five."""
+    """A read under way and two rows behind it, where each takes a second and a half and the deadline is five."""
     for lane in rig.coalescer._lanes:
-        lane.row_us = 1_500_000.0
+        lane.factor = 1_500_000.0 / (lane.foretold_us(rig.version.cost, 1) / lane.factor)
+        lane.most_rows = 1
     taken = [rig.submit(0)]
     await rig.reading()
     return [*taken, rig.submit(1), rig.submit(2)]
@@ -253,12 +254,12 @@ def test_a_model_that_hangs_is_answered_for_in_time_and_then_at_once(bench: Benc
 
 
 def test_a_lone_request_that_met_a_busy_machine_hardly_moves_the_estimate(rig: Rig) -> None:
-    lane = rig.coalescer._quick
-    before = lane.row_us
-    lane.took(1, 400_000)
-    assert lane.row_us - before < 1_000
-    lane.took(128, 1_280_000)
-    assert lane.row_us - before > 900
+    lane, cost = rig.coalescer._quick, rig.version.cost
+    usual_us = lane.foretold_us(cost, 128)
+    lane.took(1, 4_000, cost)
+    assert lane.foretold_us(cost, 128) < 1.05 * usual_us
+    lane.took(128, int(10 * usual_us), cost)
+    assert lane.foretold_us(cost, 128) > 1.5 * usual_us
 
 
 def test_a_callers_patience_counts_where_it_is_shorter_than_the_deadline(rig: Rig) -> None:
