@@ -11,7 +11,6 @@ import signal
 import socket
 import sys
 from dataclasses import dataclass, field
-from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,7 +72,6 @@ def run(home_root: Path, project: str, replica: int, port: int, settings: Settin
     except OSError as error:
         LOG.error("event=port_unusable port=%d error=%s", port, error)
         return 1
-    sys.meta_path.insert(0, _NoPandas())
     # Latency over throughput: threads hand the interpreter over sooner, and collections are rare and small.
     sys.setswitchinterval(0.0002)
     gc.set_threshold(50_000, 20, 100)
@@ -82,14 +80,6 @@ def run(home_root: Path, project: str, replica: int, port: int, settings: Settin
     server = ModelServer(LocalHome(home_root.resolve()), project, replica, listener, SystemClock(), settings)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(server.serve())
-
-
-class _NoPandas(MetaPathFinder):
-    """pyarrow imports pandas at its first conversion where it is installed: a second and 60 MB for nothing."""
-
-    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
-        if fullname == "pandas":
-            raise ModuleNotFoundError("a model server works without pandas", name=fullname)
 
 
 def listen(port: int) -> socket.socket:
