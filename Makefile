@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.tidewheel-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-servers check format lock generate bench clean
+.PHONY: help setup demo test soak test-servers check format lock generate bench clean
 
 help:  ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ demo: setup  ## watch the whole loop close on this machine, in about five minute
 
 test: setup  ## every test; what this machine cannot run is skipped by name
 	$(BIN)/pytest
+
+soak: setup  ## two hours of load while versions and the store change; TIDEWHEEL_SOAK_S says how long
+	TIDEWHEEL_SOAK_S=$${TIDEWHEEL_SOAK_S:-7200} $(BIN)/pytest -q -s tests/soak
 
 test-servers:  ## install the real Redis and Kafka that tests start, as far as this machine can
 	infra/test-servers
