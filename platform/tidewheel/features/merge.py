@@ -124,6 +124,8 @@ def known_events(records: Records, counts: Ints, entity_of: Ints, own: OwnEvents
     if not len(ids):
         return np.zeros(len(wanted), dtype=bool), asked_us
     if len(counts) == 1 and len(wanted) == 1:
+        if not (ids == wanted[0]).any():  # nearly always
+            return np.zeros(1, dtype=bool), asked_us
         found = np.flatnonzero((ids == wanted[0]) & (records[:, TIME] <= asked_us[0]))
         known = own.known_id & bool(len(found))
         return known, records[found[-1:], TIME] if known[0] else asked_us

@@ -124,13 +124,11 @@ class FeatureReader:
         missing = np.isnan(values)
         if self._has_defaults:
             np.copyto(values, self._defaults, where=missing)
-        if self._functions:
-            given: dict[str, NDArray[Any]] = {request.event_time: t_us.view("M8[us]"), **columns}
-            for function in self._functions:
-                arguments = {name: self._argument(name, given, values) for name in function.arguments}
-                place = self._place_of[function.name]
-                values[:, place] = run_function(function.name, function.function, arguments, n)
-                missing[:, place] = np.isnan(values[:, place])
+        for function in self._functions:
+            arguments = {name: self._argument(name, prepared, values) for name in function.arguments}
+            place = self._place_of[function.name]
+            values[:, place] = run_function(function.name, function.function, arguments, n)
+            missing[:, place] = np.isnan(values[:, place])
         return FeatureRows(values, missing, included)
 
     def stale_views(self, now_us: int) -> tuple[str, ...]:
@@ -171,9 +169,11 @@ class FeatureReader:
             return None
         return own_events(view, self._features, columns, t_us, hashed)
 
-    def _argument(self, name: str, given: Arrays, values: NDArray[np.float64]) -> NDArray[Any]:
-        if name in given:
-            return given[name]
+    def _argument(self, name: str, prepared: Prepared, values: NDArray[np.float64]) -> NDArray[Any]:
+        if name in prepared.columns:
+            return prepared.columns[name]
+        if name == self._features.request.event_time:
+            return prepared.t_us.view("M8[us]")
         if name in self._place_of:
             return values[:, self._place_of[name]]
         raise InputError(f"request: {name!r} is missing")
@@ -216,13 +216,14 @@ def own_events(
     ids = columns.get(features.request.event_id)
     wanted = [column for column, _ in view.state.columns]
     wanted += [column for one in view.state.filters for column, _ in one]
-    hidden = {name: np.full(n, np.nan) for name in wanted if name not in features.request.columns}
-    absent = [name for name in wanted if name not in columns and name not in hidden]
+    absent = [name for name in wanted if name not in columns and name in features.request.columns]
     if absent:
         raise InputError(f"request: {', '.join(repr(name) for name in absent)} missing")
     known = np.zeros(n, dtype=bool) if ids is None else _has_id(ids)
-    given, nulls = {**columns, **hidden}, {}
+    given: dict[str, NDArray[Any]] = {}
+    nulls: dict[str, NDArray[Any]] = {}
     for name in wanted:
+        given[name] = columns[name] if name in features.request.columns else np.full(n, np.nan)
         exact, null = exact_names(name)
         if exact in columns:
             given[name], nulls[name] = columns[exact], columns[null]
