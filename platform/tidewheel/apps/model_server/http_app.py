@@ -34,7 +34,7 @@ class HttpApp:
 
     def __init__(self, endpoint: Endpoint, told: Callable[[], Told]) -> None:
         self._endpoint, self._told_metrics = endpoint, told
-        self._metrics, self._clock, self._project = endpoint.metrics, endpoint.clock, endpoint.project
+        self._metrics, self._project = endpoint.metrics, endpoint.project
         self._infer_url = f"/v2/models/{endpoint.project}/infer".encode()
         self._infer_route = Route("infer", posts=True)
 
@@ -57,8 +57,6 @@ class HttpApp:
 
     def handle(self, exchange: Exchange) -> None:
         """Answer, at once or when the prediction is there."""
-        arrived_us = self._clock.monotonic_us()
-        echo = b""
         try:
             if exchange.url == self._infer_url and exchange.method == "POST":
                 route = self._infer_route
@@ -68,16 +66,16 @@ class HttpApp:
             if self._endpoint.guarded and route.asks not in OPEN_TO_ALL:
                 self._endpoint.check_caller(dict(exchange.headers))
             if route.posts:
-                self._predict(route, exchange, arrived_us)
+                self._predict(route, exchange)
                 return
             answer = self._told(route)
         except TidewheelError as error:
             answer = _failure(error)
         except Exception as error:  # nothing a caller sends may end in a bare 500 or a traceback
             answer = self._our_fault(error)
-        self._send(exchange, answer, echo)
+        self._send(exchange, answer)
 
-    def _send(self, exchange: Exchange, answer: Answer, echo: bytes) -> None:
+    def _send(self, exchange: Exchange, answer: Answer, echo: bytes = b"") -> None:
         status, body, headers = answer
         self._metrics.response(status)
         exchange.answer(status, body, headers + echo, close=self._endpoint.draining or status == 413)
@@ -86,7 +84,7 @@ class HttpApp:
         self._metrics.internal_error(error)
         return 503, oip.encode_error(OUR_FAULT), JSON
 
-    def _predict(self, route: Route, exchange: Exchange, arrived_us: int) -> None:
+    def _predict(self, route: Route, exchange: Exchange) -> None:
         timeout_us = json_length = None
         request_id, trace = "", None
         for name, value in exchange.headers:
@@ -101,7 +99,7 @@ class HttpApp:
         endpoint = self._endpoint
         snapshot = endpoint.serving()
         accepted = endpoint.accepted(snapshot, route.version)
-        call = endpoint.call(arrived_us, route.version, timeout_us, request_id)
+        call = endpoint.call(exchange.began_us, route.version, timeout_us, request_id)
         form: Any
         if route.asks == "infer":
             request, form = oip.decode_request(exchange.body, accepted, call, json_length)

@@ -18,11 +18,14 @@ from http import HTTPStatus
 import httptools
 
 from tidewheel.apps.model_server.endpoint import MAX_BODY_BYTES
+from tidewheel.clock import Clock
 from tidewheel.serving.protocols.oip import encode_error
 
-OPENED, HEADER, BODY, ANSWER, IDLE = "request", "header", "body", "answer", "idle"
+OPENED, HEADER, BODY, ANSWER, IDLE, LINGER = "request", "header", "body", "answer", "idle", "linger"
 _ARRIVING = {HEADER, BODY}
 MAX_HEADER_BYTES = 64 * 1024
+# A caller that is refused while it still sends gets time to read why: a close at once would reset its connection.
+LINGER_S, LINGER_BYTES = 2.0, 8 << 20
 MAX_AHEAD = 64  # requests of one connection that are answered at the same time
 _PHRASES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _LENGTH, _CLOSE = b"content-length: %d\r\n\r\n", b"connection: close\r\n"
@@ -51,13 +54,15 @@ class Limits:
             BODY: self.body_s,
             ANSWER: self.answer_s,
             IDLE: self.idle_s,
+            LINGER: LINGER_S,
         }[state]
 
 
 class Exchange:
-    """One request and its answer. ``headers`` have lower-case names; ``body`` is whole when the handler is called."""
+    """One request and its answer. ``headers`` have lower-case names; ``body`` is whole when the handler is called.
+    ``began_us`` is monotonic, the first byte's time."""
 
-    __slots__ = ("_connection", "_payload", "body", "closes", "headers", "method", "url")
+    __slots__ = ("_connection", "_payload", "began_us", "body", "closes", "headers", "method", "url")
 
     def __init__(self, connection: HttpConnection) -> None:
         self._connection = connection
@@ -65,6 +70,7 @@ class Exchange:
         self.method, self.url, self.body = "", b"", b""
         self.headers: list[Header] = []
         self.closes = False
+        self.began_us = 0
 
     def answer(self, status: int, body: bytes, headers: bytes, *, close: bool = False) -> None:
         """To be called once, at any time. ``headers`` are whole lines besides the length, each with its CRLF."""
@@ -81,11 +87,6 @@ class Exchange:
     def payload(self) -> bytes | None:
         return self._payload
 
-    @property
-    def gone(self) -> bool:
-        """Whether nobody is there any more to be answered."""
-        return self._connection.lost
-
 
 Handler = Callable[[Exchange], None]
 HeaderCheck = Callable[[list[Header]], "tuple[int, bytes, bytes] | None"]
@@ -94,13 +95,21 @@ HeaderCheck = Callable[[list[Header]], "tuple[int, bytes, bytes] | None"]
 class HttpConnection(asyncio.Protocol):
     """``check`` may refuse a request by its headers before a byte of its body is read: status, body, header lines."""
 
-    def __init__(self, handler: Handler, check: HeaderCheck, limits: Limits, connections: set[HttpConnection]) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        check: HeaderCheck,
+        limits: Limits,
+        connections: set[HttpConnection],
+        clock: Clock,
+    ) -> None:
         self._handler, self._check, self._limits, self._connections = handler, check, limits, connections
+        self._clock_us = clock
         self._parser = httptools.HttpRequestParser(self)
         self._exchanges: deque[Exchange] = deque()  # in the order that they came, the oldest unanswered first
         self._coming: Exchange | None = None
         self._parts: list[bytes] = []
-        self._header_bytes = self._body_bytes = 0
+        self._body_bytes = 0
         self._more_bytes = 0  # of a message, behind the read that it began in
         self._refused = self._paused = self._draining = self.lost = False
 
@@ -121,6 +130,9 @@ class HttpConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
+            self._more_bytes += len(data)
+            if self._more_bytes > LINGER_BYTES:
+                self._transport.abort()
             return
         if self._state in _ARRIVING:
             self._more_bytes += len(data)
@@ -139,7 +151,8 @@ class HttpConnection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._coming = Exchange(self)
-        self._parts, self._header_bytes, self._body_bytes = [], 0, 0
+        self._coming.began_us = self._clock_us.monotonic_us()
+        self._parts, self._body_bytes = [], 0
         self._state, self._since, self._more_bytes = HEADER, self._clock(), 0
 
     def on_url(self, url: bytes) -> None:
@@ -196,8 +209,7 @@ class HttpConnection(asyncio.Protocol):
             self._transport.write(payload)
             if closes:
                 exchanges.clear()
-                self._refused = True
-                self._transport.close()
+                self._end()
                 return
         if not exchanges:
             if self._state == ANSWER:
@@ -207,6 +219,15 @@ class HttpConnection(asyncio.Protocol):
         if self._paused and len(exchanges) < MAX_AHEAD // 2:
             self._paused = False
             self._transport.resume_reading()
+
+    def _end(self) -> None:
+        """Close; where the caller is still sending, only this side, and take in nothing of what comes."""
+        self._refused = True
+        if self._state not in _ARRIVING or not self._transport.can_write_eof():
+            self._transport.close()
+            return
+        self._state, self._since, self._more_bytes = LINGER, self._clock(), 0
+        self._transport.write_eof()
 
     @property
     def owes(self) -> bool:
@@ -230,7 +251,7 @@ class HttpConnection(asyncio.Protocol):
             return
         if self._state == ANSWER or self._transport.is_closing() or self._transport.get_write_buffer_size():
             self._transport.abort()  # it does not read: what is buffered would be kept for ever
-        elif self._state == IDLE:
+        elif self._state in (IDLE, LINGER):
             self._transport.close()
         else:
             limit_s = self._limits.seconds(self._state)

@@ -7,6 +7,7 @@ import socket
 from typing import Protocol
 
 from tidewheel.apps.model_server.http_connection import Exchange, Header, HttpConnection, Limits, sweep
+from tidewheel.clock import Clock
 
 LOOK_EVERY_S = 0.02
 
@@ -22,17 +23,17 @@ class App(Protocol):
 class HttpServer:
     """One listener; ``start`` and ``stop`` on the event loop."""
 
-    def __init__(self, app: App, listener: socket.socket, limits: Limits) -> None:
-        self._app, self._listener, self._limits = app, listener, limits
+    def __init__(self, app: App, listener: socket.socket, limits: Limits, clock: Clock) -> None:
+        self._app, self._listener, self._limits, self._clock = app, listener, limits, clock
         self.connections: set[HttpConnection] = set()
         self._server: asyncio.Server | None = None
         self._sweeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
-        app, limits, connections = self._app, self._limits, self.connections
+        app, limits, connections, clock = self._app, self._limits, self.connections, self._clock
         self._server = await loop.create_server(
-            lambda: HttpConnection(app.handle, app.check, limits, connections), sock=self._listener, backlog=2048
+            lambda: HttpConnection(app.handle, app.check, limits, connections, clock), sock=self._listener, backlog=2048
         )
         self._sweeping = loop.create_task(sweep(connections, limits))
 

@@ -168,7 +168,9 @@ class ModelServer:
             return 1
         self._coalescer.start(loop)
         self._shadow.start()
-        server = self._http = HttpServer(HttpApp(endpoint, self._figures), self._listener, self._settings.limits)
+        server = self._http = HttpServer(
+            HttpApp(endpoint, self._figures), self._listener, self._settings.limits, self._clock
+        )
         following = asyncio.create_task(self._versions.run())
         telling = asyncio.create_task(self._tell())
         self._spool.start()

@@ -11,6 +11,7 @@ import pytest
 
 from tidewheel.apps.model_server.http_connection import Exchange, Header, Limits
 from tidewheel.apps.model_server.http_server import HttpServer
+from tidewheel.clock import SystemClock
 
 BRIEF = {"header_s": 0.1, "body_s": 0.1, "answer_s": 0.1, "idle_s": 0.1, "sweep_s": 0.02}
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -43,7 +44,7 @@ def serve(limits: Limits, story: Callable[[Callable[[], Awaitable[Caller]]], Awa
         listener.bind(("127.0.0.1", 0))
         listener.setblocking(False)
         port = listener.getsockname()[1]
-        server = HttpServer(Echo(), listener, limits)
+        server = HttpServer(Echo(), listener, limits, SystemClock())
         await server.start()
         await story(lambda: asyncio.open_connection("127.0.0.1", port, limit=2**26))
         await server.stop(0.0)
@@ -251,6 +252,20 @@ def test_a_request_refused_by_its_header_is_answered_before_its_body_comes() -> 
     serve(Limits(), story)
 
 
+def test_who_still_sends_what_was_refused_reads_why_before_the_connection_ends() -> None:
+    async def story(connect: Callable[[], Awaitable[Caller]]) -> None:
+        reader, writer = await connect()
+        writer.write(POST.replace(b"host", b"x-refuse: 1\r\nhost").replace(b": 4", b": 400000"))
+        for _ in range(40):  # nobody reads meanwhile
+            writer.write(b"x" * 10_000)
+            await writer.drain()
+            await asyncio.sleep(0)
+        assert (await reader.read()).startswith(b"HTTP/1.1 413")
+        writer.close()
+
+    serve(Limits(), story)
+
+
 def test_a_refusal_comes_behind_the_answers_that_are_owed() -> None:
     async def story(connect: Callable[[], Awaitable[Caller]]) -> None:
         later = b"POST /later HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n1"
@@ -266,7 +281,7 @@ def test_a_server_that_stops_answers_what_it_owes_and_closes_what_idles() -> Non
         listener.bind(("127.0.0.1", 0))
         listener.setblocking(False)
         port = listener.getsockname()[1]
-        server = HttpServer(Echo(), listener, Limits())
+        server = HttpServer(Echo(), listener, Limits(), SystemClock())
         await server.start()
         idle_reader, idle_writer = await asyncio.open_connection("127.0.0.1", port)
         idle_writer.write(GET)
@@ -284,3 +299,32 @@ def test_a_server_that_stops_answers_what_it_owes_and_closes_what_idles() -> Non
             await asyncio.open_connection("127.0.0.1", port)
 
     asyncio.run(asyncio.wait_for(run(), 30))
+
+
+def test_a_request_began_with_its_first_byte_however_late_its_body_comes() -> None:
+    began: list[int] = []
+
+    class Noting(Echo):
+        @staticmethod
+        def handle(exchange: Exchange) -> None:
+            began.append(SystemClock().monotonic_us() - exchange.began_us)
+            echo(exchange)
+
+    async def run() -> None:
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        listener.setblocking(False)
+        server = HttpServer(Noting(), listener, Limits(), SystemClock())
+        await server.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.getsockname()[1])
+        for part in (POST[:20], POST[20:], b"ab"):
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(0.02)
+        writer.write(b"cd")
+        await reader.readuntil(b"abcd")
+        writer.close()
+        await server.stop(0.0)
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+    assert began[0] >= 55_000
