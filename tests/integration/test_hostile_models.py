@@ -219,7 +219,7 @@ def test_no_mutant_is_served_wrongly_and_nothing_that_loads_it_goes_down(
     good: Path, parser: ParseChild, tmp_path: Path
 ) -> None:
     store = MemoryOnlineStore()
-    stores = Stores(store, store, store, LastGood())
+    stores = Stores(store, store, LastGood())
     x = rows()
     right = OnnxScorer(good / MODEL_ONNX, 3).score(x)
     told: Counter[str] = Counter()
