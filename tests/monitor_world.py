@@ -198,6 +198,8 @@ class MonitorWorld:
             "reasons": [[]] * n,
             "latency_us": [900] * n,
             "logged_at_us": self.times_us[at],
+            "writer": ["world"] * n,
+            "sequence": list(range(n)),
         }
         columns = {field.name: pa.array(values[field.name], field.type) for field in prediction_schema({})}
         for name in ("customer_id", "terminal_id", "amount", "channel"):
