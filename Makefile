@@ -50,6 +50,13 @@ generate: setup  ## write generated files again: schema, CLI reference, gRPC mes
 lock: setup  ## resolve the dependencies again into hashed lock files that name no index
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	  --all-extras --group dev pyproject.toml -o locks/main.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	  $(foreach extra,serving grpc online tracing objects,--extra $(extra)) pyproject.toml -o locks/serving.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	  $(foreach extra,serving features online stream feast state client plots objects cluster controller training monitoring,--extra $(extra)) \
+	  -c locks/main.txt pyproject.toml -o locks/platform.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	  infra/images/mlflow/requirements.in -o locks/mlflow.txt
 	printf 'uv==%s\n' "$$($(BIN)/uv --version | cut -d' ' -f2)" | \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url - -o locks/bootstrap.txt
 

@@ -53,7 +53,7 @@ class MemoryRegistry:
                 return version
         raise NotFound(f"{name}: no version {number}; see 'tidewheel status'")
 
-    def aliases(self, name: str) -> dict[str, str]:
+    def aliases(self, name: str, *, fresh: bool = False) -> dict[str, str]:
         return dict(self._aliases.get(name, {}))
 
     def set_alias(self, name: str, alias: str, number: str) -> None:

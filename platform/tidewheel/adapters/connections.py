@@ -1,4 +1,4 @@
-"""What a connection URL stands for; passwords come from the environment, never from a URL or a file of ours."""
+"""What a connection URL stands for. In a pod the environment names the URLs, on one machine the home keeps them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tidewheel.adapters.kafka_url import SCHEMES as KAFKA_SCHEMES
 from tidewheel.adapters.kafka_url import parse_kafka_url
 from tidewheel.adapters.local_home import LocalHome
+from tidewheel.adapters.passwords import password
 from tidewheel.adapters.redis_url import SCHEMES, parse_redis_url
 from tidewheel.errors import InputError
 from tidewheel.features.ports import EventLog, FetchingStore, OnlineStore
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from tidewheel.features.json_events import Decoder
 
 ONLINE_STORE_FORMS = "sqlite:PATH, redis://HOST:PORT/DB, rediss://..., redis+cluster://HOST:PORT,HOST:PORT"
+VARIABLES = {
+    "online_store": "TIDEWHEEL_ONLINE_STORE",
+    "event_log": "TIDEWHEEL_EVENT_LOG",
+    "feast_registry": "TIDEWHEEL_FEAST_REGISTRY",
+}
 EVENT_LOG_FORMS = "file:PATH, kafka://HOST:PORT,HOST:PORT, kafkas://..."
 
 
@@ -36,7 +42,16 @@ class Connections:
 
 
 def read_connections(home: LocalHome) -> Connections:
-    """What was kept, all None before that. Raises InputError where the file is damaged."""
+    """What was kept, all None before that; TIDEWHEEL_ONLINE_STORE and its like, where they are set, instead of it.
+
+    Raises InputError where the file is damaged or a variable names nothing that can be used.
+    """
+    named = {name: os.environ[variable] for name, variable in VARIABLES.items() if os.environ.get(variable)}
+    if named:
+        store, log = named.get("online_store"), named.get("event_log")
+        return Connections(
+            store and checked_online_store(store), log and checked_event_log(log), named.get("feast_registry")
+        )
     try:
         body = json.loads(home.connections.read_bytes())
         return Connections(**body)
@@ -194,15 +209,3 @@ def checked_event_log(url: str) -> str:
     if not path or path == url:
         raise InputError(f"event log {url!r}: a path is missing; allowed: {EVENT_LOG_FORMS}")
     return f"file:{Path(path).absolute()}"
-
-
-def password(server: str) -> str | None:
-    """TIDEWHEEL_<server>_PASSWORD, or what the file TIDEWHEEL_<server>_PASSWORD_FILE says. Raises InputError."""
-    name = f"TIDEWHEEL_{server}_PASSWORD"
-    path = os.environ.get(f"{name}_FILE")
-    if path is None:
-        return os.environ.get(name)
-    try:
-        return Path(path).read_text().rstrip("\r\n")
-    except OSError as error:
-        raise InputError(f"{name}_FILE: {path} cannot be read ({error.strerror})") from error

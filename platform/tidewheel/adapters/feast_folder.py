@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tidewheel.adapters.child_processes import python_module
-from tidewheel.adapters.connections import Connections, online_store_kind, password, sqlite_path
+from tidewheel.adapters.connections import Connections, online_store_kind, sqlite_path
+from tidewheel.adapters.passwords import password
 from tidewheel.adapters.redis_url import parse_redis_url
 from tidewheel.errors import InputError
 from tidewheel.whole_file import write_whole

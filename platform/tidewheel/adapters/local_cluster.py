@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 
 from tidewheel.adapters.local_home import LocalHome
 from tidewheel.clock import SECOND_US, Clock, SystemClock
@@ -24,8 +25,7 @@ class LocalCluster:
         self._home, self._clock = home, clock or SystemClock()
 
     def apply_server(self, server: ModelServer) -> None:
-        body = {"project": server.project, "replicas": server.replicas, "port": server.port, "args": []}
-        write_whole(self._home.services / f"{server.project}.json", json.dumps(body).encode())
+        write_whole(self._home.services / f"{server.project}.json", json.dumps(asdict(server)).encode())
 
     def delete_server(self, project: str) -> None:
         (self._home.services / f"{project}.json").unlink(missing_ok=True)
@@ -34,8 +34,7 @@ class LocalCluster:
         found = []
         for path in sorted(self._home.services.glob("*.json")):
             try:
-                body = json.loads(path.read_bytes())
-                found.append(ModelServer(body["project"], body["replicas"], body["port"]))
+                found.append(ModelServer(**json.loads(path.read_bytes())))
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # damaged: it is written again
         return tuple(found)

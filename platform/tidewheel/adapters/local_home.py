@@ -1,13 +1,20 @@
-"""Where the platform keeps its state on one machine: one folder, ``.tidewheel`` inside the project.
+"""Where a process finds its state: one folder, ``.tidewheel`` inside the project; in a pod what TIDEWHEEL_HOME names.
 
-Everything here may be deleted while nothing runs, except ``log/`` (the events) and the databases.
+On one machine everything here may be deleted while nothing runs, except ``log/`` (the events) and the databases. In a
+pod all of it may go at any time: the object store and the journal's server hold what lasts.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote, urlsplit, urlunsplit
 
+from tidewheel.adapters.passwords import password
+from tidewheel.errors import InputError
+
+HOME_VARIABLE, JOURNAL_VARIABLE = "TIDEWHEEL_HOME", "TIDEWHEEL_JOURNAL_URL"
 FOLDER = ".tidewheel"
 
 
@@ -19,8 +26,8 @@ class LocalHome:
 
     @classmethod
     def of(cls, project: Path) -> LocalHome:
-        """The home of the project in folder ``project``."""
-        return cls((project / FOLDER).resolve())
+        """The home of the project in folder ``project``, or the one that TIDEWHEEL_HOME names."""
+        return cls(Path(os.environ.get(HOME_VARIABLE) or project / FOLDER).resolve())
 
     @property
     def state_file(self) -> Path:
@@ -99,7 +106,13 @@ class LocalHome:
 
     @property
     def journal_url(self) -> str:
-        return f"sqlite:///{self.root / 'journal.db'}"
+        """SQLAlchemy's URL with its password: TIDEWHEEL_JOURNAL_URL with TIDEWHEEL_JOURNAL_PASSWORD, or a file here."""
+        return _with_password(os.environ.get(JOURNAL_VARIABLE)) or f"sqlite:///{self.root / 'journal.db'}"
+
+    @property
+    def has_journal(self) -> bool:
+        """False where nothing was ever decided on this machine."""
+        return bool(os.environ.get(JOURNAL_VARIABLE)) or (self.root / "journal.db").is_file()
 
     @property
     def mlflow_db(self) -> Path:
@@ -108,3 +121,17 @@ class LocalHome:
     @property
     def mlflow_artifacts(self) -> Path:
         return self.root / "mlartifacts"
+
+
+def _with_password(url: str | None) -> str | None:
+    """Raises InputError for a URL that holds a password itself: it would be seen where URLs are shown."""
+    if not url:
+        return None
+    parts = urlsplit(url)
+    if parts.password:
+        raise InputError(f"{JOURNAL_VARIABLE}: holds a password; give it as TIDEWHEEL_JOURNAL_PASSWORD[_FILE] instead")
+    secret = password("JOURNAL")
+    if secret is None or parts.username is None:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username}:{quote(secret, safe='')}@{host}"))

@@ -132,12 +132,25 @@ class MlflowRegistry:
         except NotFound as error:
             raise NotFound(f"{name}: no version {number}; see 'tidewheel status'") from error
 
-    def aliases(self, name: str) -> dict[str, str]:
+    def aliases(self, name: str, *, fresh: bool = False) -> dict[str, str]:
         try:
             model = self._rest.get("registered-models/get", name=name)["registered_model"]
         except NotFound:
             return {}
         return {item["alias"]: str(item["version"]) for item in model.get("aliases", ())}
+
+    def all_aliases(self) -> dict[str, dict[str, str]]:
+        """Of every model, by its name."""
+        found: dict[str, dict[str, str]] = {}
+        token = ""
+        while True:
+            page = self._rest.get("registered-models/search", max_results=_PAGE, page_token=token)
+            for model in page.get("registered_models", ()):
+                named = {one["alias"]: str(one["version"]) for one in model.get("aliases", ())}
+                found[model["name"]] = named
+            token = page.get("next_page_token", "")
+            if not token:
+                return found
 
     def set_alias(self, name: str, alias: str, number: str) -> None:
         self.version(name, number)

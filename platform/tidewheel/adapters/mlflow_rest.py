@@ -5,6 +5,7 @@ Importing the mlflow package costs seconds; its REST API is small and stable, an
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -27,7 +28,8 @@ _CODES: dict[str, type[TidewheelError]] = {
 
 
 class MlflowRest:
-    """One server. A name and password may stand in the URI (``http://user:password@host``)."""
+    """One server. A name and password may stand in the URI (``http://user:password@host``); else they come from where
+    MLflow's own clients look: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."""
 
     def __init__(self, uri: str, timeout_s: float) -> None:
         parts = urlsplit(uri)
@@ -35,7 +37,9 @@ class MlflowRest:
             raise InputError(f"MLflow's URI must start with http:// or https:// (got {uri!r})")
         port = f":{parts.port}" if parts.port else ""
         self.uri = f"{parts.scheme}://{parts.hostname}{port}{parts.path}".rstrip("/")
-        auth = httpx.BasicAuth(parts.username, parts.password or "") if parts.username else None
+        user = parts.username or os.environ.get("MLFLOW_TRACKING_USERNAME")
+        secret = parts.password if parts.username else os.environ.get("MLFLOW_TRACKING_PASSWORD")
+        auth = httpx.BasicAuth(user, secret or "") if user else None
         self._http = httpx.Client(
             base_url=self.uri,
             auth=auth,

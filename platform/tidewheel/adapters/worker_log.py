@@ -9,8 +9,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 from uuid import uuid4
 
-from tidewheel.adapters.connections import event_log_kind, open_event_log, password, read_connections
+from tidewheel.adapters.connections import event_log_kind, open_event_log, read_connections
 from tidewheel.adapters.local_home import LocalHome
+from tidewheel.adapters.passwords import password
 from tidewheel.errors import Unavailable
 from tidewheel.features.ports import EventLog, RejectedEvent
 from tidewheel.features.stream import Tell

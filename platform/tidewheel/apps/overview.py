@@ -70,7 +70,7 @@ class Overview:
 
 def read_overview(home: LocalHome, folder: Path, project: ModelProject) -> Overview:
     """Read everything; what does not exist yet is None or empty."""
-    journal = Journal(home.journal_url) if (home.root / "journal.db").is_file() else None
+    journal = Journal(home.journal_url) if home.has_journal else None
     platform = running_platform(home)
     last_runs = journal.last_runs(project.name) if journal else {}
     newest = last_runs.get("monitor")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tidewheel.adapters.local_home import LocalHome
 from tidewheel.adapters.worker_log import Place, PlainWorkerLog, WorkerLog
+from tidewheel.apps.lake_copies import LakeCopies
 from tidewheel.apps.unused_states import UnusedStates
 from tidewheel.apps.wanted_code import Code, CodeShelf, StatefulView
 from tidewheel.clock import SECOND_US, Clock, utc_text
@@ -46,8 +47,9 @@ class StreamKeepers:
 
     def __init__(
         self, home: LocalHome, link: WorkerLog | EventLog, store: OnlineStore, clock: Clock, tell: Tell,
-        counts: StreamCounts | None = None,
+        counts: StreamCounts | None = None, copies: LakeCopies | None = None,
     ) -> None:  # fmt: skip
+        self._copies = copies
         self._home, self._store, self._clock, self._tell = home, store, clock, tell
         self._link: WorkerLog = link if hasattr(link, "key_anew") else PlainWorkerLog(link)  # type: ignore[assignment]
         self._log = HistoryLog(self._link.log, lambda: self._folders)
@@ -55,7 +57,7 @@ class StreamKeepers:
         self.counts = counts or StreamCounts()
         self.states: dict[tuple[str, int], StateKeeper] = {}
         self.lakes: dict[tuple[str, int], LakeKeeper] = {}
-        self._shelf = CodeShelf(home, tell)
+        self._shelf = CodeShelf(home, tell, copies.bring if copies else None)
         self._code: list[Code] = []
         self._views: dict[str, tuple[StatefulView, str]] = {}  # by state id, with the topic it reads
         self._places: dict[str, LakePlace] = {}
@@ -143,6 +145,9 @@ class StreamKeepers:
 
     def _share(self, owned: frozenset[Place]) -> None:
         """Keepers for what is ours now, and no others."""
+        if self._copies is not None:  # what others wrote of a partition says where its next writer goes on
+            new_topics = {topic for topic, _ in owned - self._owned}
+            self._copies.arrive(folder for topic, folder in self._folders.items() if topic in new_topics)
         wanted = {(state_id, p): view for state_id, (view, topic) in self._views.items()
                   for at, p in owned if at == topic}  # fmt: skip
         for key in [key for key in self.states if key not in wanted]:

@@ -23,6 +23,7 @@ from tidewheel.adapters.connections import event_log_kind, open_online_store, re
 from tidewheel.adapters.local_home import LocalHome
 from tidewheel.adapters.sqlite_file import DamagedStore, set_aside
 from tidewheel.adapters.worker_log import WorkerLog, open_worker_log
+from tidewheel.apps.lake_copies import LakeCopies, open_lake_copies
 from tidewheel.apps.stream_keepers import StreamCounts, StreamKeepers
 from tidewheel.apps.stream_metrics import StreamMetrics, serve_metrics
 from tidewheel.clock import Clock, SystemClock, utc_text
@@ -38,9 +39,9 @@ class StreamWorker(StreamKeepers):
 
     def __init__(
         self, home: LocalHome, link: WorkerLog | EventLog, store: OnlineStore, clock: Clock,
-        counts: StreamCounts | None = None,
+        counts: StreamCounts | None = None, copies: LakeCopies | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(home, link, store, clock, _teller(clock), counts)
+        super().__init__(home, link, store, clock, _teller(clock), counts, copies)
 
 
 def _teller(clock: Clock) -> Callable[..., None]:
@@ -85,7 +86,11 @@ def _work(home: LocalHome, clock: Clock, stopped: threading.Event, metrics: Stre
         stack.callback(store.close)
         link = open_worker_log(home, _teller(clock))
         stack.callback(link.close)
-        worker = StreamWorker(home, link, store, clock, metrics.counts)
+        copies = open_lake_copies(home, clock, _teller(clock))
+        if copies is not None:
+            copies.start()
+            stack.callback(copies.close)
+        worker = StreamWorker(home, link, store, clock, metrics.counts, copies)
         stack.callback(worker.close)
         metrics.keepers = worker
         while not stopped.is_set():
@@ -128,7 +133,8 @@ def _only_worker(home: LocalHome, stopped: threading.Event) -> Iterator[bool]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tidewheel.apps.stream_worker", description=__doc__)
     parser.add_argument("--home", type=Path, required=True, help="state folder, such as card-fraud/.tidewheel")
-    parser.add_argument("--metrics-port", type=int, default=0, help="Prometheus metrics on loopback; 0: none")
+    parser.add_argument("--metrics-port", type=int, default=0, help="Prometheus metrics; 0: none")
+    parser.add_argument("--metrics-host", default="127.0.0.1", help="address of the metrics (default: %(default)s)")
     arguments = parser.parse_args()
     clock, stopped = SystemClock(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -136,7 +142,7 @@ def main() -> None:
     metrics = StreamMetrics(clock)
     if arguments.metrics_port:
         try:
-            serve_metrics(metrics, arguments.metrics_port)
+            serve_metrics(metrics, arguments.metrics_port, arguments.metrics_host)
         except OSError as error:  # events matter more than who counts them
             log_line(clock, "metrics_off", port=arguments.metrics_port, reason=str(error))
     run(LocalHome(arguments.home.resolve()), clock, stopped, metrics)

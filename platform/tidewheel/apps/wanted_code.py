@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,9 @@ class Wanted:
     applied: bool
 
 
+Bring = Callable[[Wanted], None]  # raises a TidewheelError where it cannot
+
+
 @dataclass(frozen=True)
 class Code:
     """What was loaded from one folder."""
@@ -44,13 +48,13 @@ class Code:
 
 
 def wanted_code(home: LocalHome) -> list[Wanted]:
-    """Applied projects and deployed bundles, by what their pointers say now; a pointer that cannot be read is the
-    trouble of whoever writes it, not a reason to stop."""
-    return _wanted(home)[0]
+    """Applied projects and deployed bundles that are here, by what their pointers say now; a pointer that cannot be
+    read is the trouble of whoever writes it, not a reason to stop."""
+    return [one for one in _wanted(home)[0] if one.applied or one.folder.is_dir()]
 
 
 def _wanted(home: LocalHome) -> tuple[list[Wanted], bool]:
-    """And whether every pointer could be read and every bundle is here."""
+    """And whether every pointer could be read."""
     found: dict[Path, Wanted] = {}
     complete = True
     for pointer in sorted((home.root / "applied").glob("*.json")):
@@ -62,11 +66,7 @@ def _wanted(home: LocalHome) -> tuple[list[Wanted], bool]:
         digests = _digests(document)
         complete = complete and digests is not None
         for digest in digests or ():
-            folder = home.bundles / digest
-            if folder.is_dir():
-                found.setdefault(folder, Wanted(folder, digest, False))
-            else:
-                complete = False
+            found.setdefault(home.bundles / digest, Wanted(home.bundles / digest, digest, False))
     return list(found.values()), complete
 
 
@@ -81,10 +81,12 @@ def _digests(pointer: Path) -> list[str] | None:
 
 class CodeShelf:
     """Loads each folder once. One that cannot be loaded is told once and left out; one that nobody signed is looked at
-    again, since somebody may sign it."""
+    again, since somebody may sign it. In a pod ``bring`` fetches a folder that is not here; then project code needs a
+    signature, too, since everybody who may write to the object store could have put it there."""
 
-    def __init__(self, home: LocalHome, tell: Tell) -> None:
-        self._home, self._tell = home, tell
+    def __init__(self, home: LocalHome, tell: Tell, bring: Bring | None = None) -> None:
+        self._home, self._tell, self._bring = home, tell, bring
+        self._missing: set[Path] = set()
         self._loaded: dict[Path, Code] = {}
         self._refused: set[Path] = set()
         self._unsigned: set[Path] = set()
@@ -93,14 +95,27 @@ class CodeShelf:
         """What is wanted now, the applied first, and whether that is all that is wanted."""
         wanted, complete = _wanted(self._home)
         for one in wanted:
-            if one.folder not in self._loaded and one.folder not in self._refused:
+            if one.folder not in self._loaded and one.folder not in self._refused and self._is_here(one):
                 self._load(one)
         code = [self._loaded[one.folder] for one in wanted if one.folder in self._loaded]
         return code, complete and len(code) == len(wanted)
 
+    def _is_here(self, wanted: Wanted) -> bool:
+        if self._bring is None or wanted.folder.is_dir():
+            return wanted.applied or wanted.folder.is_dir()
+        try:
+            self._bring(wanted)
+        except TidewheelError as error:
+            if wanted.folder not in self._missing:
+                self._tell("code_missing", folder=str(wanted.folder), reason=str(error))
+            self._missing.add(wanted.folder)
+            return False
+        self._missing.discard(wanted.folder)
+        return True
+
     def _load(self, wanted: Wanted) -> None:
         try:
-            if wanted.applied:
+            if wanted.applied and self._bring is None:
                 verify(wanted.folder, wanted.digest)
             else:
                 verify_trusted(wanted.folder, wanted.digest, trusted_keys(self._home))

@@ -51,8 +51,9 @@ class ModelRegistry(Protocol):
         """Raises NotFound."""
         ...
 
-    def aliases(self, name: str) -> dict[str, str]:
-        """Alias to version number; empty where the model does not exist."""
+    def aliases(self, name: str, *, fresh: bool = False) -> dict[str, str]:
+        """Alias to version number; empty where the model does not exist. ``fresh``: as of now, not of some seconds
+        ago."""
         ...
 
     def set_alias(self, name: str, alias: str, number: str) -> None:

@@ -83,10 +83,20 @@ def write_parquet(path: Path, table: pa.Table) -> None:
 
 def live_parts(folder: Path) -> tuple[list[Part], list[Part]]:
     """Parts to read, in order, and parts that a wider one replaces (a compaction leaves them for a while)."""
+    return _divided(parts(folder))
+
+
+def replaced_names(names: Iterable[str]) -> set[str]:
+    """Of a folder's file names, those of parts that a wider one replaces."""
+    found = (_part(Path(name)) for name in names)
+    return {part.path.name for part in _divided(part for part in found if part is not None)[1]}
+
+
+def _divided(found: Iterable[Part]) -> tuple[list[Part], list[Part]]:
     live: list[Part] = []
     replaced: list[Part] = []
     ends: dict[int, int] = {}
-    for part in sorted(parts(folder), key=lambda part: (part.partition, part.first, -part.following)):
+    for part in sorted(found, key=lambda part: (part.partition, part.first, -part.following)):
         (live if part.following > ends.get(part.partition, 0) else replaced).append(part)
         ends[part.partition] = max(ends.get(part.partition, 0), part.following)
     return live, replaced

@@ -68,14 +68,30 @@ def apply_project(
     digest = _place_code(folder, home_of / "projects")
     with journal or Journal(f"sqlite:///{home_of / 'journal.db'}") as ledger:
         before = read_applied(ledger, project.name)
-        now = before
-        if before is None or before.digest != digest:
-            now = Applied(project.name, digest, clock.now_us())
-            ledger.append(project.name, APPLIED, {"digest": digest, "at_us": now.at_us}, actor=actor)
-    assert now is not None
-    _write_pointer(home_of / APPLIED / f"{project.name}.json", now)
+        put_in_force(ledger, home_of, project.name, digest, clock, actor)
     changed = _changed_files(home_of / "projects", before.digest if before else None, digest)
     return AppliedChange(project.name, before.digest if before else None, digest, changed)
+
+
+def put_in_force(journal: Journal, home_of: Path, name: str, digest: str, clock: Clock, actor: str) -> Applied:
+    """Say in the ledger and in the home that this code counts from now on; idempotent. The code is in the home."""
+    now = read_applied(journal, name)
+    if now is None or now.digest != digest:
+        now = Applied(name, digest, clock.now_us())
+        journal.append(name, APPLIED, {"digest": digest, "at_us": now.at_us}, actor=actor)
+    _write_pointer(home_of / APPLIED / f"{name}.json", now)
+    return now
+
+
+def withdraw(home_of: Path, name: str) -> None:
+    """Forget in the home that a project is applied; the ledger keeps what happened."""
+    (home_of / APPLIED / f"{name}.json").unlink(missing_ok=True)
+
+
+def place_code(folder: Path, projects: Path) -> str:
+    """The digest under which a project's code is in ``projects`` afterwards. Raises SpecError with every mistake."""
+    load_features(folder, load_project(folder))
+    return _place_code(folder, projects)
 
 
 def _place_code(folder: Path, projects: Path) -> str:

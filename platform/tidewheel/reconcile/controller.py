@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,15 +47,29 @@ from tidewheel.spec.project import ModelProject
 
 LOG = logging.getLogger("tidewheel.controller")
 ACTOR = "controller"
+Tell = Callable[[str, Finding], object]  # project, what happened
 MAX_TURNS = 12  # transitions of one project in one round; more would be a loop
 
 
 class Controller:
-    """Keeps what is served equal to what aliases ask for. ``home`` is the folder of bundles, projects and the lake."""
+    """Keeps what is served equal to what aliases ask for. ``home`` is the folder of bundles, projects and the lake.
+
+    ``tell`` is called with what happens to a project, as it happens; ``predictions_arrive`` before a project's
+    prediction log is read, where it comes from elsewhere.
+    """
 
     def __init__(
-        self, home: Path, journal: Journal, registry: ModelRegistry, cluster: Cluster, clock: Clock, trust: Trust
+        self,
+        home: Path,
+        journal: Journal,
+        registry: ModelRegistry,
+        cluster: Cluster,
+        clock: Clock,
+        trust: Trust,
+        tell: Tell = lambda project, finding: None,
+        predictions_arrive: Callable[[str], object] = lambda project: None,
     ) -> None:
+        self._tell, self._predictions_arrive = tell, predictions_arrive
         self._home, self._journal, self._registry, self._cluster = home, journal, registry, cluster
         self._clock = clock
         self._bundles = BundleStore(home / "bundles", trust, clock)
@@ -185,6 +199,7 @@ class Controller:
         if rollout is None or head.champion is None or rollout.state.step < 0:
             return Observations(), None
         tally = self._tallies.setdefault(name, RolloutTally(self._home / "lake" / "predictions" / name))
+        self._predictions_arrive(name)
         state = rollout.state
         champion = head.variants[head.champion]
         return tally.look(head.variants[state.version].digest, champion.digest, state.since_generation)
@@ -223,6 +238,9 @@ class Controller:
                 self._cluster.delete_server(action.project)
                 LOG.info("event=server_removed project=%s", name)
             case SetAlias():
+                now = self._registry.aliases(name, fresh=True).get(action.alias)
+                if now != action.before:
+                    raise Conflict(f"@{action.alias} was moved to {now or 'nothing'} meanwhile; that counts")
                 self._registry.set_alias(name, action.alias, action.version)
                 LOG.info("event=alias_set project=%s alias=%s version=%s", name, action.alias, action.version)
             case DeleteAlias():
@@ -231,6 +249,8 @@ class Controller:
             case RecordFindings():
                 context = {"version": action.version}
                 self._journal.record_findings(name, action.as_of_us, action.findings, context, stage=action.stage)
+                for finding in action.findings:
+                    self._tell(name, finding)
             case RecordDecision():
                 self._record_decision(name, action)
             case SettleDecision():
@@ -250,6 +270,7 @@ class Controller:
         made = self._journal.swap(name, action.expected, action.head.to_body(), actor=ACTOR, reason=action.reason)
         reason = json.dumps(action.reason)
         LOG.info("event=generation project=%s generation=%d reason=%s", name, made.generation, reason)
+        self._tell(name, Finding("GenerationMade", f"generation {made.generation}: {action.reason}", "info", name))
 
     def _record_decision(self, name: str, action: RecordDecision) -> None:
         made = self._journal.record_decision(
@@ -263,6 +284,8 @@ class Controller:
             suffix=action.suffix,
         )
         LOG.info("event=decision project=%s id=%s state=%s %s", name, made.id, made.state, action.decision.summary())
+        for finding in action.decision.findings:
+            self._tell(name, finding)
 
     def _settle_decision(self, name: str, action: SettleDecision) -> None:
         record = self._journal.decision(action.id, name)

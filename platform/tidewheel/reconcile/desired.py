@@ -32,6 +32,7 @@ from tidewheel.reconcile.plan import (
     WriteDocument,
 )
 from tidewheel.reconcile.ports import ModelServer
+from tidewheel.spec.project import ModelProject
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,27 @@ def plan_of(seen: Observed) -> Plan:
             actions.append(Swap(seen.generation, head, step.reason))
         break
     if head.variants:
-        wanted = ModelServer(seen.project, seen.spec.serving.replicas.min, seen.server.port if seen.server else None)
+        wanted = _wanted_server(seen.spec, seen.server.port if seen.server else None)
         document = document_of(seen.project, generation, head)
         if document != seen.document:
             actions.append(WriteDocument(document))
         if wanted != seen.server:
             actions.append(EnsureServer(wanted))
     return Plan(seen.project, tuple(actions))
+
+
+def _wanted_server(spec: ModelProject, port: int | None) -> ModelServer:
+    replicas, resources = spec.serving.replicas, spec.serving.resources
+    return ModelServer(
+        spec.name,
+        replicas.min,
+        port,
+        replicas.max,
+        round(100 * replicas.target_cpu_ratio),
+        resources.cpu,
+        resources.cpu_limit,
+        resources.memory,
+    )
 
 
 # -- rules, first match acts ------------------------------------------------------------------------------------------
@@ -223,7 +238,7 @@ def _promotion(seen: Observed, rollout: ActiveRollout, ending: Ending) -> Step |
         finding = Finding("ApprovalRefused", f"the promotion of {version} was refused", "info", version)
         return _abort(seen, rollout, (finding,))
     if seen.promotion in ("approved", "executed") and seen.aliases is not None:
-        return Step((SetAlias(CHAMPION, version),))
+        return Step((SetAlias(CHAMPION, version, seen.aliases.get(CHAMPION)),))
     return None
 
 

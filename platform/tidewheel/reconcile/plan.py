@@ -30,8 +30,11 @@ class FetchBundle:
 
 @dataclass(frozen=True)
 class SetAlias:
+    """``before`` is what the alias named when this was planned: a person who moved it since then wins."""
+
     alias: str
     version: str
+    before: str | None = None
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,18 @@ from tidewheel.deployment.status import ServerStatus
 
 @dataclass(frozen=True)
 class ModelServer:
-    """The desired servers of one project. ``port`` None lets the cluster choose."""
+    """The desired servers of one project. ``port`` None lets the cluster choose; one machine runs ``replicas`` and
+    looks at nothing below it. ``as_wanted`` False: a live one that the cluster has otherwise than this says."""
 
     project: str
     replicas: int = 1
     port: int | None = None
+    max_replicas: int = 1
+    target_cpu_percent: int = 70
+    cpu: str = "250m"
+    cpu_limit: str = "2"
+    memory: str = "768Mi"
+    as_wanted: bool = True
 
 
 class Cluster(Protocol):

@@ -92,9 +92,9 @@ class Shipper:
         records, good = decode_frames(data)
         self.torn_bytes += len(data) - good
         if records:
-            self.write_part(
-                f"part-{path.parent.name.rsplit('-', 1)[-1]}-{path.stem}.parquet", to_table(records, schema)
-            )
+            # In order of time, so that who follows the log need not list all of it.
+            replica = path.parent.name.rsplit("-", 1)[-1]
+            self.write_part(f"part-{path.stem}-{replica}.parquet", to_table(records, schema))
         path.unlink(missing_ok=True)
         return len(records)
 

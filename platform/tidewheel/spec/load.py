@@ -43,6 +43,12 @@ def load_project(folder: Path) -> ModelProject:
     return parse_project(text, str(path))
 
 
+def project_tree(folder: Path) -> dict[str, Any]:
+    """What a valid ``project.yaml`` says, as plain values under the names people write. Raises as ``load_project``."""
+    load_project(folder)
+    return dict(_plain(_parse_yaml((folder / PROJECT_FILE).read_text(encoding="utf-8"), PROJECT_FILE)))
+
+
 def parse_project(text: str, file: str) -> ModelProject:
     """Parse the text of a project file; ``file`` is only used in messages. Raises SpecError."""
     tree = _parse_yaml(text, file)

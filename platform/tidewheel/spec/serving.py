@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tidewheel.spec.scalars import DurationUs, Identifier, Ratio, Section
+from tidewheel.spec.scalars import CpuQuantity, DurationUs, Identifier, MemoryQuantity, Ratio, Section
 
 
 class Replicas(Section):
@@ -14,12 +14,23 @@ class Replicas(Section):
 
     min: int = Field(default=1, ge=1, le=64)
     max: int = Field(default=1, ge=1, le=1024)
+    target_cpu_ratio: float = Field(
+        default=0.7, ge=0.1, le=1.0, description="Share of the requested CPU at which the cluster adds a replica."
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Replicas:
         if self.max < self.min:
             raise ValueError(f"max must be at least min (got min {self.min}, max {self.max})")
         return self
+
+
+class Resources(Section):
+    """What one replica gets in a cluster, as Kubernetes writes it; a laptop does not look at it."""
+
+    cpu: CpuQuantity = Field(default="250m", description="CPU that is reserved, such as 250m or 1.")
+    cpu_limit: CpuQuantity = Field(default="2", description="The most CPU it may use.")
+    memory: MemoryQuantity = Field(default="768Mi", description="Memory that is reserved and the most it may use.")
 
 
 class Fallback(Section):
@@ -38,6 +49,7 @@ class Serving(Section):
     mode: Literal["online"] = "online"
     deadline_us: DurationUs = Field(default=100_000, alias="deadline", description="Time from request to reply.")
     replicas: Replicas = Replicas()
+    resources: Resources = Resources()
     decision: dict[str, Ratio] = Field(min_length=1, description="Decision to the lowest score that gets it.")
     fallback: Fallback | None = None
 

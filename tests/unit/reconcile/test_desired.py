@@ -314,10 +314,10 @@ ASKED = replace(RECORDED, decision=Decision("promote", (*PASSED.findings, NEEDED
     ("tier", "promotion", "expected"),
     [
         pytest.param(2, None, RECORDED, id="tier 2 approves itself"),
-        pytest.param(2, "approved", SetAlias("champion", "2"), id="approved: the alias moves"),
+        pytest.param(2, "approved", SetAlias("champion", "2", "1"), id="approved: the alias moves"),
         pytest.param(1, None, ASKED, id="tier 1 asks a person"),
         pytest.param(1, "pending", None, id="pending: wait"),
-        pytest.param(1, "approved", SetAlias("champion", "2"), id="approved by a person: the alias moves"),
+        pytest.param(1, "approved", SetAlias("champion", "2", "1"), id="approved by a person: the alias moves"),
     ],
 )
 def test_a_promotion_follows_its_decision(

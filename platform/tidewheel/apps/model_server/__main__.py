@@ -22,6 +22,7 @@ def main() -> int:
     parser.add_argument("--project", required=True)
     parser.add_argument("--replica", type=int, default=0)
     parser.add_argument("--port", type=int, required=True, help="0 takes a free one; replicas share a port")
+    parser.add_argument("--host", default=Settings().host, help="address to listen on (default: %(default)s)")
     parser.add_argument("--grpc-port", type=int, default=0, help="gRPC beside HTTP; 0 leaves it out (default: 0)")
     parser.add_argument("--log-format", choices=["text", "json"], default="text", help="of stderr (default: text)")
     parser.add_argument(
@@ -52,8 +53,15 @@ def main() -> int:
     except (InputError, OSError) as error:
         parser.exit(1, f"TIDEWHEEL_API_KEY_FILE or TIDEWHEEL_MESH_CLIENTS_FILE: {error}\n")
     settings = Settings(
-        limits, keys, clients, given.grpc_port or None, given.log_format, given.otlp_endpoint, given.trace_ratio
-    )
+        limits,
+        keys,
+        clients,
+        given.grpc_port or None,
+        given.host,
+        given.log_format,
+        given.otlp_endpoint,
+        given.trace_ratio,
+    )  # fmt: skip
     return run(given.home, given.project, given.replica, given.port, settings)
 
 

@@ -34,7 +34,7 @@ Handler = Callable[[bytes, Any], Awaitable[bytes]]
 class GrpcServer:
     """One port; ``start`` and ``stop`` on the event loop."""
 
-    def __init__(self, endpoint: Endpoint, port: int, limits: Limits) -> None:
+    def __init__(self, endpoint: Endpoint, host: str, port: int, limits: Limits) -> None:
         self._endpoint, self._project = endpoint, endpoint.project
         self._server = grpc.aio.server(
             options=[
@@ -63,7 +63,7 @@ class GrpcServer:
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
-        self._server.add_insecure_port(f"127.0.0.1:{port}")
+        self._server.add_insecure_port(f"{host}:{port}")
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:

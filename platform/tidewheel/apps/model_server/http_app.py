@@ -32,8 +32,8 @@ Answer = tuple[int, bytes, bytes]  # status, body, header lines
 class HttpApp:
     """What the connections of one project's server call with each request."""
 
-    def __init__(self, endpoint: Endpoint, told: Callable[[], Told]) -> None:
-        self._endpoint, self._told_metrics = endpoint, told
+    def __init__(self, endpoint: Endpoint, told: Callable[[], Told], status: Callable[[], bytes]) -> None:
+        self._endpoint, self._told_metrics, self._told_status = endpoint, told, status
         self._metrics, self._project = endpoint.metrics, endpoint.project
         self._infer_url = f"/v2/models/{endpoint.project}/infer".encode()
         self._infer_route = Route("infer", posts=True)
@@ -142,6 +142,8 @@ class HttpApp:
         match route.asks:
             case "metrics":
                 return 200, self._metrics.text(self._told_metrics()).encode(), TEXT
+            case "status":
+                return 200, self._told_status(), JSON
             case "alive":
                 told = {"status": "alive"}
             case "live":

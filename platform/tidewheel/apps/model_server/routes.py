@@ -27,6 +27,7 @@ class Route:
 _FIXED = {
     "/": Route("alive"),
     "/metrics": Route("metrics"),
+    "/status": Route("status"),
     "/openapi.json": Route("openapi"),
     "/v2": Route("server"),
     "/v2/health/live": Route("live"),
@@ -34,7 +35,7 @@ _FIXED = {
     "/v2/models": Route("models"),
     "/v1/models": Route("models"),
 }
-OPEN_TO_ALL = frozenset({"alive", "metrics", "live", "server ready"})  # probes and scrapers carry no API key
+OPEN_TO_ALL = frozenset({"alive", "metrics", "status", "live", "server ready"})  # probes and scrapers carry no API key
 
 
 def route_of(method: str, path: str, project: str) -> Route:

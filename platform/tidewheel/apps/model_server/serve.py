@@ -19,6 +19,7 @@ import uvloop
 from tidewheel import __version__
 from tidewheel.adapters.connections import open_fetching_store, open_online_store
 from tidewheel.adapters.local_home import LocalHome
+from tidewheel.adapters.object_store import below, object_store_url
 from tidewheel.apps.log_lines import LogFormat, set_up_log
 from tidewheel.apps.model_server.endpoint import ApiKeys, Endpoint, MeshClients
 from tidewheel.apps.model_server.explainer import Explainer
@@ -59,6 +60,7 @@ class Settings:
     keys: ApiKeys | None = None
     clients: MeshClients | None = None
     grpc_port: int | None = None
+    host: str = "127.0.0.1"
     log_format: LogFormat = "text"
     otlp_endpoint: str | None = None
     trace_ratio: float = 0.01
@@ -68,7 +70,7 @@ def run(home_root: Path, project: str, replica: int, port: int, settings: Settin
     """Serve until SIGTERM or SIGINT; the exit code."""
     set_up_log(settings.log_format)
     try:
-        listener = listen(port)
+        listener = listen(settings.host, port)
     except OSError as error:
         LOG.error("event=port_unusable port=%d error=%s", port, error)
         return 1
@@ -82,12 +84,12 @@ def run(home_root: Path, project: str, replica: int, port: int, settings: Settin
         return runner.run(server.serve())
 
 
-def listen(port: int) -> socket.socket:
-    """A listener on loopback that other replicas may share."""
+def listen(host: str, port: int) -> socket.socket:
+    """A listener that other replicas on this machine may share."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    listener.bind(("127.0.0.1", port))
+    listener.bind((host, port))
     listener.listen(2048)
     listener.setblocking(False)
     return listener
@@ -142,7 +144,7 @@ class ModelServer:
             LOG.error("event=spool_taken folder=%s", home.spool / f"{project}-{self._replica}")
             return 1
         self._log = log
-        lake = os.environ.get("TIDEWHEEL_LAKE_URL") or str(home.lake)
+        lake = os.environ.get("TIDEWHEEL_LAKE_URL") or below(object_store_url(), "lake") or str(home.lake)
         self._spool = Spool(log, lake, project, self._settings.log_format, self._clock)
         self._shadow = ShadowScorer(log, self._clock)
         fetcher = open_fetching_store(home, loop)
@@ -169,7 +171,7 @@ class ModelServer:
         self._coalescer.start(loop)
         self._shadow.start()
         server = self._http = HttpServer(
-            HttpApp(endpoint, self._figures), self._listener, self._settings.limits, self._clock
+            HttpApp(endpoint, self._figures, self._told_status), self._listener, self._settings.limits, self._clock
         )
         following = asyncio.create_task(self._versions.run())
         telling = asyncio.create_task(self._tell())
@@ -198,7 +200,7 @@ class ModelServer:
             return None
         from tidewheel.apps.model_server.grpc_server import GrpcServer  # an extra, and not for nothing
 
-        return GrpcServer(endpoint, self._settings.grpc_port, self._settings.limits)
+        return GrpcServer(endpoint, self._settings.host, self._settings.grpc_port, self._settings.limits)
 
     def _tracer(self) -> Tracer | None:
         if self._settings.otlp_endpoint is None:
@@ -239,7 +241,7 @@ class ModelServer:
             gc.freeze()  # versions live long; collections need not walk them
         self._write_status()
 
-    def _write_status(self) -> None:
+    def _status_now(self) -> ServerStatus:
         snapshot = self._versions.snapshot
         counters = self._metrics.counters() | {
             "log_written": self._log.counters.written,
@@ -247,7 +249,7 @@ class ModelServer:
             "log_shipped": self._spool.status().shipped,
             "shadow_dropped": self._shadow.counters.dropped,
         }
-        self._status = ServerStatus(
+        return ServerStatus(
             self._project,
             os.getpid(),
             self._replica,
@@ -257,10 +259,17 @@ class ModelServer:
             self._versions.statuses(),
             counters,
         )
+
+    def _write_status(self) -> None:
+        self._status = self._status_now()
         try:
             _replace(self._status_path, self._status.to_json())
         except OSError as error:  # a full disk must not end a server that can answer
             LOG.warning("event=status_unwritten error=%s", error)
+
+    def _told_status(self) -> bytes:
+        """What the status file says, for a controller that is elsewhere."""
+        return self._status_now().to_json()
 
     async def _tell(self) -> None:
         while True:

@@ -15,10 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tidewheel.adapters.local_home import LocalHome
+from tidewheel.adapters.object_store import object_store_url
 from tidewheel.adapters.signing_keys import trust_of
+from tidewheel.apps.bundle_fetcher import bring
 from tidewheel.clock import SECOND_US, Clock
 from tidewheel.deployment.document import DeploymentDocument, Variant, document_from_json
-from tidewheel.deployment.status import VersionStatus
+from tidewheel.deployment.status import LoadState, VersionStatus
 from tidewheel.errors import ContractViolation, TidewheelError
 from tidewheel.findings import Finding
 from tidewheel.serving.degraded import STALE_FEATURES
@@ -31,8 +33,10 @@ LOG = logging.getLogger("tidewheel.model_server")
 LOOK_EVERY_S = 0.1
 WATCH_EVERY_S = 0.5
 RETRY_AFTER_US = 10 * SECOND_US
+BRING_AGAIN_US = 2 * SECOND_US
 RETRY_AT_MOST_US = 320 * SECOND_US
-PASSING = ("DigestMismatch", "SignatureMissing", "SignatureInvalid")  # what others may put right at any time
+MISSING = "BundleMissing"
+PASSING = (MISSING, "DigestMismatch", "SignatureMissing", "SignatureInvalid")  # what others may put right at any time
 
 Key = tuple[str, str]  # version and digest
 
@@ -86,7 +90,9 @@ class Versions:
                 told[version] = VersionStatus(digest, "ready", features_ready=self._loaded[key].freshness.ready)
             elif key in self._failed:
                 finding = self._failed[key][0]
-                told.setdefault(version, VersionStatus(digest, "failed", finding.reason, finding.message))
+                # A bundle that is still on its way says nothing against the version.
+                state: LoadState = "loading" if finding.reason == MISSING else "failed"
+                told.setdefault(version, VersionStatus(digest, state, finding.reason, finding.message))
             else:
                 told.setdefault(version, VersionStatus(digest, "loading"))
         return told
@@ -127,9 +133,7 @@ class Versions:
     async def _load(self, key: Key, variant: Variant, folder: Path) -> None:
         loop = asyncio.get_running_loop()
         try:
-            loaded = await loop.run_in_executor(
-                self._loader, load_version, folder, variant, self._stores, self._trust, self._parse
-            )
+            loaded = await loop.run_in_executor(self._loader, self._brought_and_loaded, folder, variant)
         except LoadRefused as error:
             LOG.warning("event=version_refused version=%s reason=%s message=%s", *key[:1], error.finding.reason, error)
             self._failed[key] = (error.finding, self._clock.monotonic_us() + self._pause_us(key, error.finding))
@@ -141,6 +145,15 @@ class Versions:
             del self._loading[key]
         self._swap_if_able()
         self._changed()
+
+    def _brought_and_loaded(self, folder: Path, variant: Variant) -> LoadedVersion:
+        """In a thread. On one machine the controller has put the bundle here; in a pod it is fetched by its digest."""
+        if object_store_url() is not None and not folder.is_dir():
+            try:
+                bring(self._home, variant.digest)
+            except TidewheelError as error:
+                raise LoadRefused(Finding(MISSING, str(error), "warning", variant.version)) from error
+        return load_version(folder, variant, self._stores, self._trust, self._parse)
 
     def _parse(self, folder: Path, digest: str) -> Finding | None:
         """In a thread: have a child parse a bundle, unless one did before."""
@@ -154,7 +167,7 @@ class Versions:
     def _pause_us(self, key: Key, finding: Finding) -> int:
         """Until the next try: twice as long each time where the same bytes will do the same again."""
         if finding.reason in PASSING:
-            return RETRY_AFTER_US
+            return BRING_AGAIN_US if finding.reason == MISSING else RETRY_AFTER_US
         self._n_failed[key] = self._n_failed.get(key, 0) + 1
         return int(min(RETRY_AFTER_US << (self._n_failed[key] - 1), RETRY_AT_MOST_US))
 

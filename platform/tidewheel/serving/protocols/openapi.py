@@ -88,6 +88,7 @@ def _paths(project: str) -> Schema:
         "/v2/health/ready": {"get": _get("ready", "A verified version serves.", told, ready)},
         "/v1/models": {"get": _get("v1_models", "The model's name.", told)},
         v1: {"get": _get("v1_ready", "Whether the model can answer.", told, ready)},
+        "/status": {"get": _get("status", "What this replica has loaded and serves, for the controller.", told)},
         "/metrics": {
             "get": {
                 "operationId": "metrics",
