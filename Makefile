@@ -51,7 +51,8 @@ lock: setup  ## resolve the dependencies again into hashed lock files that name 
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	  --all-extras --group dev pyproject.toml -o locks/main.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
-	  $(foreach extra,serving grpc online tracing objects,--extra $(extra)) pyproject.toml -o locks/serving.txt
+	  $(foreach extra,serving grpc online tracing objects,--extra $(extra)) \
+	  -c locks/main.txt pyproject.toml -o locks/serving.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	  $(foreach extra,serving features online stream feast state client plots objects cluster controller training monitoring,--extra $(extra)) \
 	  -c locks/main.txt pyproject.toml -o locks/platform.txt

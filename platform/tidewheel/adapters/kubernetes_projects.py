@@ -17,10 +17,11 @@ from typing import Any
 from tidewheel.adapters.kubernetes_api import KubernetesApi, Object
 from tidewheel.bundle.signature import SignatureRefused, Trust, verify_trusted
 from tidewheel.clock import Clock, utc_text
-from tidewheel.errors import Conflict, ContractViolation, NotFound, SpecError, TidewheelError, Unavailable
+from tidewheel.errors import Conflict, ContractViolation, InputError, NotFound, SpecError, TidewheelError, Unavailable
 from tidewheel.features.load import load_features
 from tidewheel.findings import Finding
 from tidewheel.journal.ledger import Journal
+from tidewheel.reconcile.answers import Answer
 from tidewheel.reconcile.applied import Applied, put_in_force, read_applied, withdraw
 from tidewheel.reconcile.objects.config_maps import code_map, code_map_name
 from tidewheel.reconcile.objects.drift import is_as_wanted
@@ -30,6 +31,7 @@ from tidewheel.reconcile.objects.pod_monitor import API_VERSION as MONITOR_API
 from tidewheel.reconcile.objects.pod_monitor import pod_monitor
 from tidewheel.reconcile.objects.settings import GROUP, KIND, MANAGER, VERSION, ClusterSettings
 from tidewheel.reconcile.objects.stream_worker import stream_worker, stream_worker_name
+from tidewheel.reconcile.pauses import set_paused
 from tidewheel.spec.load import load_project
 from tidewheel.spec.project import ModelProject
 
@@ -37,6 +39,8 @@ LOG = logging.getLogger("tidewheel.controller")
 API = f"{GROUP}/{VERSION}"
 FINALIZER = f"{GROUP}/controller"
 CONFIRM_DELETE = f"{GROUP}/confirm-delete"
+PAUSE = f"{GROUP}/rollout-paused"  # its value is the reason
+ANSWER = f"{GROUP}/answer"
 MAX_DELETED_RATIO = 0.3
 EVENT_SECONDS = 3600
 
@@ -127,11 +131,33 @@ class KubernetesProjects:
             actor = str(live["metadata"].get("annotations", {}).get(f"{GROUP}/applied-by", "kubernetes"))
             project.applied = put_in_force(self.journal, self.home, name, digest, self.clock, actor)
             project.spec = spec
+            self._take_pause(name, live, actor)
+            self._take_answer(name, live)
             self._make(name, project, project.applied)
             return
         if (kept := read_applied(self.journal, name)) is not None:
             project.applied = kept  # what was in force before goes on
             self._make(name, project, kept)
+
+    def _take_answer(self, name: str, live: Object) -> None:
+        """A person's answer to a decision that waits, recorded and then cleared: who comes too late is told."""
+        text = live["metadata"].get("annotations", {}).get(ANSWER)
+        if text is None:
+            return
+        try:
+            answer = Answer.from_json(text)
+            change = self.journal.approve if answer.verb == "approve" else self.journal.refuse
+            record = change(answer.decision, answer.actor, answer.reason, project=name)
+            LOG.info("event=answered project=%s decision=%s state=%s", name, record.id, record.state)
+        except (Conflict, NotFound, InputError) as error:
+            self.tell_event(name, "DecisionPending", f"the answer does not count: {error}", warning=True)
+        self.api.merge(API, KIND, self.settings.namespace, name, {"metadata": {"annotations": {ANSWER: None}}})
+
+    def _take_pause(self, name: str, live: Object, actor: str) -> None:
+        """The annotation is the lever, the journal the fact."""
+        reason = live["metadata"].get("annotations", {}).get(PAUSE)
+        if set_paused(self.journal, name, reason is not None, actor=actor, reason=reason or "the annotation is gone"):
+            LOG.info("event=rollout_%s project=%s", "paused" if reason is not None else "resumed", name)
 
     def _make(self, name: str, project: AppliedProject, applied: Applied) -> None:
         """What a project has besides its servers."""

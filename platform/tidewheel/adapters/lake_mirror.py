@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tidewheel.adapters.object_store import ObjectStore, StoredObject
+from tidewheel.adapters.local_home import LocalHome
+from tidewheel.adapters.object_store import ObjectStore, StoredObject, open_object_store
 from tidewheel.errors import NotFound, Unavailable
+from tidewheel.features.lake import end_of, lake_end
 
 THREADS = 8
 LOOKS = 5
@@ -102,3 +104,13 @@ class LakeMirror:
 
 def _is_plain(name: str) -> bool:
     return all(part and part[0] != "." for part in name.split("/"))
+
+
+def lake_ends(home: LocalHome, folder: Path, partitions: int) -> list[int]:
+    """The offset up to which each partition of a source is in the lake: this disk's, or the store's where one is
+    named. Raises Unavailable."""
+    store = open_object_store()
+    if store is None:
+        return [lake_end(folder, partition) for partition in range(partitions)]
+    names = LakeMirror(store, home.lake).names(str(folder.relative_to(home.lake)))
+    return [end_of(names, partition) for partition in range(partitions)]

@@ -29,7 +29,9 @@ def make_database(server: str, superuser_password: str, name: str, password: str
             verb = sql.SQL("ALTER" if there else "CREATE")
             connection.execute(sql.SQL("{} ROLE {} LOGIN PASSWORD {}").format(verb, role, sql.Literal(password)))
             if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone():
-                connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(role, role))
+                # A server that was set up without a locale would give a database that knows no encoding.
+                utf8 = sql.SQL("CREATE DATABASE {} OWNER {} ENCODING 'UTF8' TEMPLATE template0")
+                connection.execute(utf8.format(role, role))
     except psycopg.OperationalError as error:
         raise Unavailable(f"PostgreSQL: {str(error).splitlines()[0]}") from error
 

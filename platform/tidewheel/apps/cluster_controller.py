@@ -33,6 +33,7 @@ from tidewheel.reconcile.controller import Controller
 from tidewheel.reconcile.head import Head, head_from_body
 from tidewheel.reconcile.objects.project_status import Told, status_of
 from tidewheel.reconcile.objects.settings import ClusterSettings
+from tidewheel.reconcile.pauses import is_paused
 
 LOG = logging.getLogger("tidewheel.controller")
 ROUND_EVERY_S = 0.5
@@ -89,6 +90,8 @@ class ClusterController:
             self.health.leading = self.leadership.held()
             if self.health.leading:
                 self._turn()
+            else:
+                self.health.fault = ""  # it stands by, and that is all it should do
             busy = self._clock.monotonic_us() - self._changed_at_us < BUSY_FOR_US
             stopping.wait(ROUND_EVERY_S if busy else IDLE_EVERY_S)
         self.leadership.release()
@@ -129,6 +132,7 @@ class ClusterController:
                 servers.get(name, project.spec.serving.replicas.min if project.spec else 0),
                 project.fault,
                 self._settings.namespace,
+                head.rollout is not None and is_paused(self._journal, name),
             )
             before: Mapping[str, object] = project.live.get("status", {})
             try:

@@ -64,8 +64,8 @@ def run(project: str, command: Sequence[str]) -> int:
     try:
         return _run_child(command, code)
     finally:
-        n = LakeMirror(store, home.reports, "reports").send(project)
-        LOG.info("event=kept project=%s reports=%d", project, n)
+        n = LakeMirror(store, home.reports, "reports").send(project) + LakeMirror(store, home.lake).send("_rejected")
+        LOG.info("event=kept project=%s files=%d", project, n)
 
 
 def _lay_out(home: LocalHome, store: ObjectStore, project: str, subcommand: str) -> Path:

@@ -10,22 +10,28 @@ from typing import Any, Literal, TypeVar
 import click
 
 from tidewheel.cli.output import Output, output_option, table
+from tidewheel.cli.target import cluster_of, target_option
 from tidewheel.clock import utc_text
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def answer_options(function: F) -> F:
-    """``[PROJECT] DECISION --reason TEXT --output``; the command receives ``given``, ``reason`` and ``output``."""
-    function = output_option(function)
+    """``[PROJECT] DECISION --reason TEXT --target --output``; the command receives ``given``, ``reason``, ``target``,
+    ``namespace`` and ``output``."""
+    function = target_option(output_option(function))
     function = click.option("--reason", required=True, help="Why, for the ledger.")(function)
     return click.argument("given", nargs=-1, required=True, metavar="[PROJECT] DECISION")(function)
 
 
-def answer(given: tuple[str, ...], reason: str, output: Output, verb: Literal["approve", "refuse"]) -> int:
+def answer(
+    given: tuple[str, ...], reason: str, target: str, namespace: str, output: Output,
+    verb: Literal["approve", "refuse"],
+) -> int:  # fmt: skip
     """Record the answer with who gave it and why. Raises NotFound, and Conflict that names the decision's state."""
     from tidewheel.adapters.local_home import LocalHome
     from tidewheel.journal.ledger import Journal
+    from tidewheel.reconcile.answers import Answer
     from tidewheel.spec.load import load_project
 
     if len(given) > 2:
@@ -34,6 +40,11 @@ def answer(given: tuple[str, ...], reason: str, output: Output, verb: Literal["a
         raise click.BadParameter("must not be empty", param_hint="--reason")
     project, decision = Path(given[0] if len(given) == 2 else "."), given[-1]
     spec = load_project(project)
+    if (cluster := cluster_of(target, namespace)) is not None:
+        cluster.answer(spec.name, Answer(verb, decision, getpass.getuser(), reason.strip()))
+        told = {"id": decision, "sent": True, "target": cluster.context}
+        output.result(told, lambda console: console.print(f"{verb} {decision}: handed to the controller"))
+        return 0
     with Journal(LocalHome.of(project).journal_url) as journal:
         change = journal.approve if verb == "approve" else journal.refuse
         record = change(decision, getpass.getuser(), reason.strip(), project=spec.name)

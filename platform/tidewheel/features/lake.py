@@ -59,6 +59,12 @@ def lake_end(folder: Path, partition: int = 0) -> int:
     return max((part.following for part in parts(folder) if part.partition == partition), default=0)
 
 
+def end_of(names: Iterable[str], partition: int) -> int:
+    """The same by the names of a folder's files."""
+    found = (_part(Path(name)) for name in names)
+    return max((part.following for part in found if part is not None and part.partition == partition), default=0)
+
+
 def write_part(folder: Path, first: int, events: pa.Table, n_taken: int, partition: int = 0) -> Path:
     """Write events ``first`` .. ``first + n_taken``; ``n_taken`` may exceed the rows where some were rejected."""
     folder.mkdir(parents=True, exist_ok=True)

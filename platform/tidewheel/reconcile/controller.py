@@ -27,6 +27,7 @@ from tidewheel.reconcile.guards import not_too_many_removals, registry_is_not_em
 from tidewheel.reconcile.head import Head, head_from_body
 from tidewheel.reconcile.observations import RolloutTally
 from tidewheel.reconcile.observed import Observed
+from tidewheel.reconcile.pauses import is_paused
 from tidewheel.reconcile.plan import (
     Action,
     DeleteAlias,
@@ -149,6 +150,7 @@ class Controller:
             now_us=now_us,
             wall_us=self._clock.now_us(),
             promotion=self._promotion(name, head),
+            paused=head.rollout is not None and is_paused(self._journal, name),
         )
 
     def _read_registry(self, name: str, head: Head) -> tuple[dict[str, str] | None, int]:

@@ -203,6 +203,8 @@ def rollout_advances(seen: Observed) -> Step | None:
         moved, decision = advance(state, spec.rollout, seen.seen, seen.now_us, loaded=loaded)
     if decision.action == "abort":
         return _abort(seen, rollout, decision.findings)
+    if seen.paused:
+        return None
     if rollout.ending is not None:
         return _promotion(seen, rollout, rollout.ending)
     if decision.action == "next":

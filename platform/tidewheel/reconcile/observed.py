@@ -37,6 +37,7 @@ class Observed:
     now_us: int | None = None
     wall_us: int = 0
     promotion: str | None = None
+    paused: bool = False  # a person holds the rollout: guards go on, steps wait
     signed: frozenset[str] = frozenset()  # refused for their signature, which is good now
 
     def on_servers(self, version: str) -> list[VersionStatus | None]:

@@ -177,9 +177,10 @@ def _wait(
 ) -> None:
     """Until every state and the lake have the events up to ``ends``, by partition."""
     from tidewheel.adapters.connections import has_moved, open_online_store
+    from tidewheel.adapters.lake_mirror import lake_ends
     from tidewheel.errors import Unavailable
     from tidewheel.features.events import topic_of
-    from tidewheel.features.lake import lake_end, source_paths
+    from tidewheel.features.lake import source_paths
     from tidewheel.features.topics import topic_read_by
 
     states = [state for state in features.states if state.source in ends]
@@ -204,7 +205,7 @@ def _wait(
                         wanted.get(topics[state.state_id]),
                     )
                     for state in states
-                ] + [([lake_end(folders[name], p) for p in range(len(until))], until) for name, until in ends.items()]
+                ] + [(lake_ends(home, folders[name], len(until)), until) for name, until in ends.items()]
                 come = sum(sum(positions) for positions, _ in reached)
                 all_in = all(
                     until is not None and all(at >= end for at, end in zip(positions, until, strict=True))

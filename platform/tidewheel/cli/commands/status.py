@@ -9,18 +9,22 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
+from rich.markup import escape
 
 from tidewheel.cli.output import Output, output_option, project_argument, table
+from tidewheel.cli.target import cluster_of, target_option
 from tidewheel.clock import utc_text
 
 if TYPE_CHECKING:
+    from tidewheel.adapters.cluster_target import ClusterTarget
     from tidewheel.apps.overview import Overview
 
 
 @click.command()
 @project_argument
+@target_option
 @output_option
-def command(project: Path, output: Output) -> int:
+def command(project: Path, target: str, namespace: str, output: Output) -> int:
     """Show what runs for PROJECT, which version is served, what was found and which decision waits.
 
     \b
@@ -33,11 +37,39 @@ def command(project: Path, output: Output) -> int:
     from tidewheel.spec.load import load_project
 
     spec = load_project(project)
+    if (cluster := cluster_of(target, namespace)) is not None:
+        return _tell_cluster(spec.name, cluster, output)
     seen = read_overview(LocalHome.of(project), project, spec)
     connections = asdict(read_connections(LocalHome.of(project)))
     output.result(
         {**_data(seen), "connections": connections}, lambda console: _render(console, seen, project, connections)
     )
+    return 0
+
+
+def _tell_cluster(name: str, cluster: ClusterTarget, output: Output) -> int:
+    from tidewheel.errors import NotFound
+
+    live = cluster.project(name)
+    if live is None:
+        raise NotFound(f"{name}: not applied to {cluster.context}; run 'tidewheel apply --target {cluster.context}'")
+    status = live.get("status", {})
+    conditions = [(one["type"], one["status"], one["reason"], one["message"]) for one in status.get("conditions", ())]
+
+    def render(console: Console) -> None:
+        console.print(f"[bold]{name}[/] in {cluster.context}: version {status.get('version') or 'none'}, "
+                      f"{status.get('stage') or 'not seen by a controller yet'}, "
+                      f"pods that serve it {status.get('ready') or '0'}")  # fmt: skip
+        if status.get("traffic"):
+            console.print(f"traffic: {status['traffic']}")
+        if status.get("url"):
+            console.print(f"address in the cluster: {status['url']}")
+        console.print(table("", ("condition", "is", "reason", "says"), conditions))
+        if finding := status.get("finding"):
+            console.print(f"[yellow]{finding}[/]: {escape(status.get('message', ''))}")
+            console.print(f"runbook: docs/runbooks/{finding}.md")
+
+    output.result({"project": name, "target": cluster.context, **status}, render)
     return 0
 
 

@@ -29,6 +29,7 @@ class Told:
     replicas: int
     fault: Finding | None
     namespace: str
+    paused: bool = False
 
 
 def status_of(told: Told, before: Mapping[str, Any], now_us: int) -> dict[str, Any]:
@@ -97,7 +98,7 @@ def _stage(told: Told) -> str:
         return f"{state.version}: loading"
     steps = spec.rollout.steps if spec and spec.rollout else ()
     kind = "shadow" if state.step < len(steps) and steps[state.step].shadow else "canary"
-    return f"{state.version}: {kind} ({state.step + 1}/{len(steps)})"
+    return f"{state.version}: {kind} ({state.step + 1}/{len(steps)}){', paused' if told.paused else ''}"
 
 
 def _newest(told: Told) -> Finding | None:
