@@ -10,6 +10,7 @@ from tidewheel.errors import Conflict, InputError, NotFound, TidewheelError, Una
 
 TIMEOUT_S = (3.0, 15.0)  # to connect, to answer
 _APPLY = "application/apply-patch+yaml"
+_UNTYPED = "failed to create typed patch object"
 _MERGE = "application/merge-patch+json"
 _PLURALS = {
     "ConfigMap": "configmaps", "Deployment": "deployments", "Event": "events", "InferenceService": "inferenceservices",
@@ -76,7 +77,12 @@ class KubernetesApi:
         """Server-side apply: the fields of ``wanted`` become ours, also those that somebody else has set."""
         about = wanted["metadata"]
         path = _path(wanted["apiVersion"], wanted["kind"], about.get("namespace"), about["name"])
-        query = [("fieldManager", manager), ("force", "true"), *([("dryRun", "All")] if dry_run else [])]
+        query = [
+            ("fieldManager", manager),
+            ("force", "true"),
+            ("fieldValidation", "Strict"),
+            *([("dryRun", "All")] if dry_run else []),
+        ]
         return self._call("PATCH", path + ("/status" if status else ""), wanted, _APPLY, query)
 
     def merge(self, api_version: str, kind: str, namespace: str | None, name: str, change: Object) -> Object:
@@ -138,7 +144,8 @@ class KubernetesApi:
         if answer.status < 300:
             return told
         message = str(told.get("message") or data[:200]).splitlines()[0] if data else ""
-        kind = _ERRORS.get(answer.status, Unavailable)
+        # Server-side apply calls a field that no schema has a fault of its own.
+        kind = InputError if _UNTYPED in message else _ERRORS.get(answer.status, Unavailable)
         raise kind(f"Kubernetes: {method} {path}: {answer.status} {message}")
 
 

@@ -133,6 +133,7 @@ class ClusterController:
                 project.fault,
                 self._settings.namespace,
                 head.rollout is not None and is_paused(self._journal, name),
+                tuple(one.id for one in self._journal.decisions(name, state="pending")),
             )
             before: Mapping[str, object] = project.live.get("status", {})
             try:

@@ -65,6 +65,8 @@ def _tell_cluster(name: str, cluster: ClusterTarget, output: Output) -> int:
         if status.get("url"):
             console.print(f"address in the cluster: {status['url']}")
         console.print(table("", ("condition", "is", "reason", "says"), conditions))
+        for decision in filter(None, status.get("waiting", "").split(", ")):
+            console.print(f"waits for a person: tidewheel approve {decision} --reason TEXT --target {cluster.context}")
         if finding := status.get("finding"):
             console.print(f"[yellow]{finding}[/]: {escape(status.get('message', ''))}")
             console.print(f"runbook: docs/runbooks/{finding}.md")

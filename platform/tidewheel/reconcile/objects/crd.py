@@ -75,7 +75,7 @@ _COLUMNS = (
     ("Version", ".status.version"), ("Traffic", ".status.traffic"), ("Stage", ".status.stage"),
     ("Ready", ".status.ready"), ("Finding", ".status.finding"),
 )  # fmt: skip
-_STATUS_TEXTS = ("code", "version", "previous", "traffic", "stage", "ready", "finding", "message", "url")
+_STATUS_TEXTS = ("code", "version", "previous", "traffic", "stage", "ready", "waiting", "finding", "message", "url")
 
 
 def custom_resource_definition() -> dict[str, Any]:

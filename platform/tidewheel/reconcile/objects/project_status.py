@@ -30,6 +30,7 @@ class Told:
     fault: Finding | None
     namespace: str
     paused: bool = False
+    waiting: tuple[str, ...] = ()  # decisions that wait for a person
 
 
 def status_of(told: Told, before: Mapping[str, Any], now_us: int) -> dict[str, Any]:
@@ -45,7 +46,9 @@ def status_of(told: Told, before: Mapping[str, Any], now_us: int) -> dict[str, A
         "generation": told.generation,
         "traffic": _traffic(head),
         "stage": _stage(told),
-        "ready": f"{len(served)}/{told.replicas}" if head.champion else f"0/{told.replicas}",
+        # Of the pods that are there, which may be more than the least, or of those that should be.
+        "ready": f"{len(served)}/{max(len(told.statuses), told.replicas)}",
+        "waiting": ", ".join(told.waiting),
         "finding": finding.reason if finding else "",
         "message": finding.message[:500] if finding else "",
         "url": f"http://{told.spec.name}-predictor.{told.namespace}" if told.spec and head.champion else "",
@@ -93,7 +96,7 @@ def _stage(told: Told) -> str:
         return "steady" if head.champion else "empty"
     state, ending = head.rollout.state, head.rollout.ending
     if ending is not None:
-        return f"{state.version} {ending.outcome}"
+        return f"{state.version} {ending.outcome}{', waits for approval' if told.waiting else ''}"
     if state.step == LOADING:
         return f"{state.version}: loading"
     steps = spec.rollout.steps if spec and spec.rollout else ()
