@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from click.testing import CliRunner
 
+from chart_reference import write_chart_files
 from tidewheel.cli.main import COMMANDS, cli
 from tidewheel.findings import REASONS
 from tidewheel.spec.schema import project_schema_text
@@ -66,6 +67,7 @@ def main() -> None:
     (REFERENCE.parent / "runbooks" / "README.md").write_text(runbooks_index_text(), encoding="utf-8")
     for name, text in protocol_texts().items():
         (PROTO / name).write_text(text, encoding="utf-8")
+    write_chart_files()
     (REFERENCE / "project.schema.json").write_text(project_schema_text(), encoding="utf-8")
 
 

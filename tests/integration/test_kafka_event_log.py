@@ -134,6 +134,13 @@ def test_events_that_are_no_longer_kept_are_named(kafka, log):
     assert log.read(topic, 0, 4, 10).events.column("n").to_pylist() == [4, 5, 6, 7, 8, 9]
 
 
+def test_a_topic_that_was_just_made_has_all_its_partitions_at_once(kafka, log):
+    for _ in range(20):
+        topic = f"t-{uuid4().hex[:12]}"
+        log.make_topics({topic: 5})
+        assert log.partitions(topic) == 5
+
+
 def test_rows_that_are_appended_come_back_keyed_and_in_order(kafka):
     topic = f"t-{uuid4().hex[:12]}"
     log = KafkaEventLog(parse_kafka_url(f"{kafka.url}?partitions=3"), None, keys={topic: "card"})

@@ -21,8 +21,8 @@ LAST_DAY = "2026-02-18"
 def write_cards(folder: Path, name: str = "cards", **serving: Any) -> Path:
     """The template with a name of its own, two replicas, and a rollout that a test can wait for."""
     subprocess.run(
-        [sys.executable, "-m", "tidewheel", "new", str(folder / name), "--template", "card_fraud", "--output", "json"],
-        check=True, capture_output=True,
+        [sys.executable, "-m", "tidewheel", "new", name, "--template", "card_fraud", "--output", "json"],
+        check=True, capture_output=True, cwd=folder,
     )  # fmt: skip
     path = folder / name / "project.yaml"
     yaml = YAML()
@@ -49,8 +49,9 @@ def feed(made: Installation, project: Path, name: str) -> Path:
         made.kubectl("cp", str(project / file), f"driver:/tmp/world/{file}")
     made.inside("python", "/tmp/world/generate.py", "--out", "/tmp/world/data", "--days", str(DAYS),
                 "--customers", str(CUSTOMERS), "--terminals", str(TERMINALS))  # fmt: skip
-    sources = [f"--source={source}=/tmp/world/data/{file}.parquet"
-               for source, file in (("transactions", "transactions"), ("labels", "labels"), ("profiles", "profiles"))]  # fmt: skip
+    sources = [
+        f"--source={source}=/tmp/world/data/{source}.parquet" for source in ("transactions", "labels", "profiles")
+    ]
     made.inside("tidewheel", "ingest", "/tmp/world", *sources, "--wait", "--output", "json", timeout_s=300)
     requests = project / "requests.parquet"
     made.kubectl("cp", "driver:/tmp/world/data/requests.parquet", str(requests))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tidewheel.adapters.kafka_client import TIMEOUT_S, Record, make_topics, new_producer, send, unavailable
 from tidewheel.adapters.kafka_reader import AT_ONCE, KafkaReader, Place
 from tidewheel.adapters.kafka_url import KafkaAddress
+from tidewheel.errors import Unavailable
 from tidewheel.features.json_events import AnyDecoder, Decoder, encode_rows
 from tidewheel.features.ports import LogBatch, RejectedEvent
 from tidewheel.features.topics import dead_letter_topic, source_topic
@@ -29,6 +30,7 @@ READ_BYTES = 64 << 20
 GATHER_S = 0.1  # how long a read with some events waits for more that are known to be there
 LOOK_S = 1.0  # an end that a fetch told is believed for this long without asking
 TOPIC_LOOK_S = 10.0
+WAIT_S = 0.05
 
 UNKNOWN = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC)
 MOVING = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
@@ -100,7 +102,16 @@ class KafkaEventLog:
         with self._lock:
             for topic in missing:
                 self._counts.pop(topic, None)
+        self._wait_until_known(missing)
         return made
+
+    def _wait_until_known(self, topics: Iterable[str]) -> None:
+        """Brokers tell of a topic a moment after it was made; taken for one partition it would not be keyed anew."""
+        deadline_s = time.monotonic() + TIMEOUT_S
+        while unknown := [topic for topic in topics if not self._count(topic)]:
+            if time.monotonic() > deadline_s:
+                raise Unavailable(f"{self._address}: made topics {', '.join(unknown)}, but no broker knows them yet")
+            self._pause.wait(WAIT_S)
 
     def dead_letter(self, topic: str, partition: int, rejected: Sequence[RejectedEvent]) -> None:
         """Set messages aside in a topic of their own. Told twice it is the same message by key, and compaction

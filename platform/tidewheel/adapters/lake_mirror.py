@@ -106,11 +106,16 @@ def _is_plain(name: str) -> bool:
     return all(part and part[0] != "." for part in name.split("/"))
 
 
-def lake_ends(home: LocalHome, folder: Path, partitions: int) -> list[int]:
-    """The offset up to which each partition of a source is in the lake: this disk's, or the store's where one is
-    named. Raises Unavailable."""
-    store = open_object_store()
-    if store is None:
-        return [lake_end(folder, partition) for partition in range(partitions)]
-    names = LakeMirror(store, home.lake).names(str(folder.relative_to(home.lake)))
-    return [end_of(names, partition) for partition in range(partitions)]
+class LakeEnds:
+    """How far the log's partitions are in the lake: this disk's, or the store's where one is named."""
+
+    def __init__(self, home: LocalHome) -> None:
+        store = open_object_store()
+        self._home, self._mirror = home, LakeMirror(store, home.lake) if store is not None else None
+
+    def of(self, folder: Path, partitions: int) -> list[int]:
+        """The offset behind the last in the lake, by partition. Raises Unavailable."""
+        if self._mirror is None:
+            return [lake_end(folder, partition) for partition in range(partitions)]
+        names = self._mirror.names(str(folder.relative_to(self._home.lake)))
+        return [end_of(names, partition) for partition in range(partitions)]

@@ -26,7 +26,7 @@ from tidewheel.adapters.polled_registry import PolledRegistry
 from tidewheel.adapters.signing_keys import trust_of
 from tidewheel.bundle.manifest import SIGNATURE
 from tidewheel.clock import SECOND_US, Clock
-from tidewheel.errors import InputError, NotFound, TidewheelError, Unavailable
+from tidewheel.errors import InputError, TidewheelError
 from tidewheel.findings import Finding
 from tidewheel.journal.ledger import Journal
 from tidewheel.reconcile.controller import Controller
@@ -138,7 +138,7 @@ class ClusterController:
             before: Mapping[str, object] = project.live.get("status", {})
             try:
                 self.projects.tell_status(name, status_of(told, before, self._clock.now_us()))
-            except (NotFound, Unavailable) as error:
+            except TidewheelError as error:  # a status that cannot be told must not keep other projects from theirs
                 LOG.warning("event=status_not_told project=%s error=%s", name, error)
 
     def _tell(self, project: str, finding: Finding) -> None:

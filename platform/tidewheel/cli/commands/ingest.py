@@ -177,7 +177,7 @@ def _wait(
 ) -> None:
     """Until every state and the lake have the events up to ``ends``, by partition."""
     from tidewheel.adapters.connections import has_moved, open_online_store
-    from tidewheel.adapters.lake_mirror import lake_ends
+    from tidewheel.adapters.lake_mirror import LakeEnds
     from tidewheel.errors import Unavailable
     from tidewheel.features.events import topic_of
     from tidewheel.features.lake import source_paths
@@ -189,7 +189,7 @@ def _wait(
     # A topic that is keyed anew ends somewhere else, which is known when all has come there.
     wanted = {topic_of(spec, name): one for name, one in ends.items()}
     total = sum(sum(ends[state.source]) for state in states) + sum(map(sum, ends.values()))
-    store = open_online_store(home)
+    store, lake = open_online_store(home), LakeEnds(home)
     try:
         with output.progress("Taking in", total) as step:
             done, moved_at, beat_us, beat_at = -1, time.monotonic(), 0, time.monotonic()
@@ -205,7 +205,7 @@ def _wait(
                         wanted.get(topics[state.state_id]),
                     )
                     for state in states
-                ] + [(lake_ends(home, folders[name], len(until)), until) for name, until in ends.items()]
+                ] + [(lake.of(folders[name], len(until)), until) for name, until in ends.items()]
                 come = sum(sum(positions) for positions, _ in reached)
                 all_in = all(
                     until is not None and all(at >= end for at, end in zip(positions, until, strict=True))
