@@ -35,7 +35,7 @@ _RESOURCES = {
         for part in ("requests", "limits")
     },
 }
-_FREE = ("labels",)  # any text to any text
+_FREE = ("labels", "env")  # any text to any text
 _ENUMS = {"pullPolicy": ["Always", "IfNotPresent", "Never"]}
 _MINIMA = {"replicas": 1, "parallelism": 1, "refreshSeconds": 5, "port": 1}
 

@@ -132,3 +132,14 @@ postgresql://{{ if .Values.postgresql.enabled }}postgres{{ else }}{{ .Values.pos
   volumeMounts:
     - {name: tmp, mountPath: /tmp}
 {{- end }}
+
+{{- define "tidewheel.airflowEnvironment" -}}
+envFrom:
+  - configMapRef: {name: {{ include "tidewheel.name" . }}-airflow}
+env:
+  - {name: DATABASE_PASSWORD, valueFrom: {secretKeyRef: {name: {{ include "tidewheel.storesSecret" . }}, key: TIDEWHEEL_AIRFLOW_DATABASE_PASSWORD}}}
+  - {name: AIRFLOW__DATABASE__SQL_ALCHEMY_CONN, value: "postgresql+psycopg2://airflow:$(DATABASE_PASSWORD)@{{ include "tidewheel.postgresHost" . }}:{{ include "tidewheel.postgresPort" . }}/airflow"}
+  - {name: AIRFLOW__CORE__FERNET_KEY, valueFrom: {secretKeyRef: {name: {{ include "tidewheel.name" . }}-airflow, key: fernet-key}}}
+  - {name: AIRFLOW__API_AUTH__JWT_SECRET, valueFrom: {secretKeyRef: {name: {{ include "tidewheel.name" . }}-airflow, key: jwt-secret}}}
+  - {name: AIRFLOW__API__SECRET_KEY, valueFrom: {secretKeyRef: {name: {{ include "tidewheel.name" . }}-airflow, key: api-secret-key}}}
+{{- end }}

@@ -23,7 +23,7 @@ from tidewheel.findings import Finding
 from tidewheel.journal.ledger import Journal
 from tidewheel.reconcile.answers import Answer
 from tidewheel.reconcile.applied import Applied, put_in_force, read_applied, withdraw
-from tidewheel.reconcile.objects.config_maps import code_map, code_map_name
+from tidewheel.reconcile.objects.config_maps import code_map, code_map_name, projects_map
 from tidewheel.reconcile.objects.drift import is_as_wanted
 from tidewheel.reconcile.objects.model_project import spec_differences
 from tidewheel.reconcile.objects.network_policy import network_policy
@@ -32,7 +32,7 @@ from tidewheel.reconcile.objects.pod_monitor import pod_monitor
 from tidewheel.reconcile.objects.settings import GROUP, KIND, MANAGER, VERSION, ClusterSettings
 from tidewheel.reconcile.objects.stream_worker import stream_worker, stream_worker_name
 from tidewheel.reconcile.pauses import set_paused
-from tidewheel.spec.load import load_project
+from tidewheel.spec.load import PROJECT_FILE, load_project
 from tidewheel.spec.project import ModelProject
 
 LOG = logging.getLogger("tidewheel.controller")
@@ -96,6 +96,19 @@ class KubernetesProjects:
                 LOG.warning("event=not_now project=%s message=%s", name, error)
         for one in going:
             self._let_go(one, retire, len(going), len(found))
+        self._tell_schedules()
+
+    def _tell_schedules(self) -> None:
+        """The project files in force, where Airflow finds them."""
+        specs = {
+            name: (self.home / "projects" / project.applied.digest / PROJECT_FILE).read_text()
+            for name, project in self.here.items()
+            if project.applied is not None
+        }
+        wanted = projects_map(specs, self.settings)
+        live = self._objects.get(("ConfigMap", self.settings.projects_config_map), {})
+        if live.get("data", {}) != wanted["data"]:
+            self.api.apply(wanted, MANAGER)
 
     def _live_objects(self) -> dict[tuple[str, str], Object]:
         """What we made of the projects besides the servers, by kind and name."""

@@ -105,7 +105,7 @@ def make_secrets(api: KubernetesApi, namespace: str, name: str, *, signing_key: 
         "fernet-key": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
         "jwt-secret": secrets.token_urlsafe(64),
         "api-secret-key": secrets.token_urlsafe(32),
-        "admin-password": secrets.token_urlsafe(PASSWORD_BYTES),
+        "passwords.json": json.dumps({"admin": secrets.token_urlsafe(PASSWORD_BYTES)}),
     })  # fmt: skip
     if signing_key:
         _make_signing_key(api, namespace, name)

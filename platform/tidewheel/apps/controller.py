@@ -68,6 +68,7 @@ def _arguments() -> argparse.Namespace:
     cluster.add_argument("--env-config-map", default="tidewheel-env")
     cluster.add_argument("--env-secret", default="tidewheel-secrets")
     cluster.add_argument("--trusted-keys", default="tidewheel-trusted-keys", help="ConfigMap of public keys")
+    cluster.add_argument("--projects", default="tidewheel-projects", help="ConfigMap to keep the project files in")
     cluster.add_argument("--pod-monitors", action="store_true", help="make a PodMonitor for each project")
     cluster.add_argument("--network-policies", action="store_true", help="make a NetworkPolicy for each project")
     cluster.add_argument("--port", type=int, default=0, help="for /healthz, /readyz and /metrics; 0: none")
@@ -104,6 +105,7 @@ def _run_in_kubernetes(home: LocalHome, given: argparse.Namespace, stopping: thr
         given.env_config_map,
         given.env_secret,
         given.trusted_keys,
+        given.projects,
         given.pull_policy,
         tuple(given.pull_secret),
         given.pod_monitors,

@@ -25,6 +25,7 @@ class ClusterSettings:
     env_config_map: str = "tidewheel-env"
     env_secret: str = "tidewheel-secrets"
     trusted_keys: str = "tidewheel-trusted-keys"
+    projects_config_map: str = "tidewheel-projects"
     pull_policy: str = "IfNotPresent"
     pull_secrets: tuple[str, ...] = ()
     pod_monitors: bool = False
