@@ -84,6 +84,11 @@ class LocalHome:
         return self.root / "projects"
 
     @property
+    def airflow(self) -> Path:
+        """Airflow's own home: its database, logs, generated DAG files and the password of its user."""
+        return self.root / "airflow"
+
+    @property
     def event_log(self) -> Path:
         return self.root / "log"
 

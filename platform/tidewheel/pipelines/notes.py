@@ -31,7 +31,7 @@ Only the gate promotes. A run that is killed is taken up by its retry: one decis
 
 
 def question_text(project: ModelProject) -> str:
-    return f"""The retrain policy wants a new version of **{project.name}**; at tier {project.tier} a person is asked first.
+    return f"""The retrain policy wants a new version of **{project.name}**; tier {project.tier} asks a person first.
 
 What it found: `tidewheel status`, or the log of the task `policy`. Approving trains; the gate and the rollout still
 decide what serves."""
@@ -42,7 +42,7 @@ def _triage(project: ModelProject) -> str:
     return f"""
 ### Triage
 - A task's log ends with the reason and what to do. Exit code 1: the input or a neighbour; 2: a wrong command; 3: a
-  fault of tidewheel, whose log names a report. Every task may be cleared and run again: same as-of time, same end state.
+  fault of tidewheel, whose log names a report. Every task may be cleared and run again, with the same end state.
 - Findings are not failures. `tidewheel status` lists them, and docs/runbooks has a page for each.
 - Replay: trigger with `{{"as_of": "2026-03-09"}}`. Without it a run looks at the newest complete
   {_length(project.monitoring.every_us)}, {_length(lateness_us(project))} after its end: late events have come by then.
