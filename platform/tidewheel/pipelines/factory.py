@@ -49,7 +49,8 @@ def project_dags(project: ModelProject, settings: TaskSettings) -> list[Any]:
 
 
 def _monitor(project: ModelProject, settings: TaskSettings) -> Any:
-    every = schedule_of(cadences_us(project)["monitor"], lateness_us(project))
+    # Processes run where events may be replayed: there event time starts runs (apps/scheduler.py), not the wall clock.
+    every = schedule_of(cadences_us(project)["monitor"], lateness_us(project)) if settings.pods else None
     with _dag(project, settings, "monitor", every, monitor_notes(project)) as dag:
         monitor = TidewheelTask(
             task_id="monitor", project=project.name, settings=settings, command=["monitor", "--as-of", AS_OF],

@@ -67,7 +67,6 @@ class TidewheelTask(BaseOperator):  # type: ignore[misc]  # Airflow is not in th
             pod_template_dict=job_pod(pods, self.project, self.command[0], signs=signs, deadline_s=deadline_s),
             namespace=pods.namespace,
             arguments=["tidewheel.apps.job", self.project, "--", *self.command],
-            in_cluster=True,
             do_xcom_push=False,  # its sidecar has no security context
             on_finish_action="delete_pod",
             startup_timeout_seconds=START_TIMEOUT_S,

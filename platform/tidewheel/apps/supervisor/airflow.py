@@ -9,13 +9,12 @@ import shlex
 import sys
 from pathlib import Path
 
-from tidewheel.adapters.local_home import LocalHome
+from tidewheel.adapters.local_home import AIRFLOW_USER, LocalHome
 from tidewheel.apps.supervisor.processes import QUIET, ProcessSpec
 from tidewheel.errors import NotFound
 from tidewheel.whole_file import write_whole
 
 VARIABLE, FOLDER = "TIDEWHEEL_AIRFLOW", ".airflow-venv"
-USER = "admin"
 PARTS = ("metadatabase", "scheduler", "dag_processor")
 TOKEN_KEY = "token-key"
 LOOK_EVERY_S = 15  # how soon a changed project file is read again
@@ -47,8 +46,8 @@ def airflow_standalone(home: LocalHome, project: Path, environment: Path, port: 
         "CORE__EXECUTOR": "LocalExecutor",
         "CORE__PARALLELISM": str(PARALLELISM),
         "CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
-        "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
-        "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(password_file(home)),
+        "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{AIRFLOW_USER}:admin",
+        "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home.airflow_passwords),
         "API__HOST": "127.0.0.1",
         "API__PORT": str(port),
         "API__BASE_URL": url,
@@ -76,15 +75,11 @@ def make_secrets(home: LocalHome) -> None:
     home.airflow.mkdir(parents=True, exist_ok=True, mode=0o700)
     home.airflow.chmod(0o700)
     for path, text in (
-        (password_file(home), json.dumps({USER: secrets.token_urlsafe(18)})),
+        (home.airflow_passwords, json.dumps({AIRFLOW_USER: secrets.token_urlsafe(18)})),
         (home.airflow / TOKEN_KEY, secrets.token_urlsafe(64)),
     ):
         if not path.is_file():
             write_whole(path, text.encode())
-
-
-def password_file(home: LocalHome) -> Path:
-    return home.airflow / "passwords.json"
 
 
 def dag_file() -> Path:

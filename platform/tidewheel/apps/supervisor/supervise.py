@@ -61,11 +61,11 @@ class Supervisor:
         self._home, self._clock = home, clock
         self._stopping = threading.Event()
         self._mlflow_port = mlflow_port or free_port()
-        schedules = None
+        runs = None
         if airflow is not None:
             make_secrets(home)
-            schedules = airflow_standalone(home, project, airflow, free_port())
-        self._platform = platform_processes(home, project, self._mlflow_port, free_port(), schedules)
+            runs = airflow_standalone(home, project, airflow, free_port())
+        self._platform = platform_processes(home, project, self._mlflow_port, free_port(), runs)
         self._running: dict[str, Supervised] = {}
         self._ports: dict[str, int] = {}
         self._grpc_ports: dict[str, int] = {}  # 0 where gRPC, an extra, is not installed

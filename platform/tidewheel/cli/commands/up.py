@@ -25,8 +25,8 @@ if TYPE_CHECKING:
               "project's own folder by default. Kept.")  # fmt: skip
 @click.option("--feast-registry", metavar="URL", help="A SQL registry for stock Feast clients, such as "
               "postgresql://HOST/DATABASE; the project's own file by default. Kept.")  # fmt: skip
-@click.option("--airflow", is_flag=True, help="Run the schedules in Airflow, which 'make airflow' installs, instead of "
-              "the local scheduler.")  # fmt: skip
+@click.option("--airflow", is_flag=True, help="Run monitor and retrain in Airflow, which 'make airflow' installs; "
+              "the local scheduler then only tells it when.")  # fmt: skip
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until every process is healthy.")
 @output_option
 def command(
@@ -52,7 +52,7 @@ def command(
     """
     from tidewheel.adapters.child_processes import port_is_free
     from tidewheel.adapters.connections import make_event_topics
-    from tidewheel.adapters.local_home import LocalHome
+    from tidewheel.adapters.local_home import AIRFLOW_USER, LocalHome
     from tidewheel.adapters.platform_state import PlatformState
     from tidewheel.adapters.signing_keys import ensure_keys
     from tidewheel.apps.feast_clients import project_definitions, start_telling, told_line
@@ -64,7 +64,7 @@ def command(
         unsigned_versions,
         wait_until_running,
     )
-    from tidewheel.apps.supervisor.airflow import USER, airflow_environment, password_file
+    from tidewheel.apps.supervisor.airflow import airflow_environment
     from tidewheel.clock import SystemClock
     from tidewheel.errors import InputError
     from tidewheel.features.load import load_features
@@ -79,7 +79,7 @@ def command(
         raise InputError(f"port {mlflow_port} is in use; choose another with --mlflow-port or leave it out")
     environment = airflow_environment() if airflow else None
     if airflow and (already := running_platform(home)) is not None and "airflow" not in already.processes:
-        raise InputError("the platform runs with its own scheduler; run 'tidewheel down' first")
+        raise InputError("the platform runs without Airflow; run 'tidewheel down' first")
     ensure_keys(home)
     unsigned = unsigned_versions(home)
     definitions = project_definitions(home, project)
@@ -114,8 +114,11 @@ def command(
         rows = [(name, p.state, p.pid, p.port, p.log) for name, p in state.processes.items()]
         console.print(table("", ("process", "state", "pid", "port", "log"), rows, numeric=("pid", "port")))
         console.print(f"MLflow: {state.mlflow_uri}")
-        if schedules := state.processes.get("airflow"):
-            console.print(f"Airflow: http://127.0.0.1:{schedules.port}, user {USER}, password in {password_file(home)}")
+        if airflow_process := state.processes.get("airflow"):
+            console.print(
+                f"Airflow: http://127.0.0.1:{airflow_process.port}, user {AIRFLOW_USER}, "
+                f"password in {home.airflow_passwords}"
+            )
         if line := told_line(told, home.feast):
             console.print(line)
 
