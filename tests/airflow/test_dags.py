@@ -124,10 +124,14 @@ def test_job_pods_are_restricted_and_only_training_has_the_key(told: dict[str, A
         project, task = name.split("__")[0], name.split(".")[1]
         assert container["args"][:3] == ["tidewheel.apps.job", project, "--"]
         assert container["envFrom"] == [
-            {"configMapRef": {"name": "tidewheel-env"}}, {"secretRef": {"name": "tidewheel-secrets"}},
-        ]  # fmt: skip
+            {"configMapRef": {"name": "tidewheel-env"}},
+            {"secretRef": {"name": "tidewheel-secrets"}},
+            {"secretRef": {"name": "tidewheel-control"}},
+        ]
         assert (container["image"], pod["metadata"]["namespace"]) == (IMAGE, "team")
-        assert container["resources"]["limits"]["memory"] == container["resources"]["requests"]["memory"]
+        assert container["resources"] == {
+            "requests": {"cpu": "200m", "memory": "768Mi"}, "limits": {"cpu": "2", "memory": "3Gi"},
+        }  # fmt: skip
         signs = any(mount["name"] == "signing-key" for mount in container["volumeMounts"])
         assert signs == (task in ("policy", "train")), name
         assert spec["activeDeadlineSeconds"] > 0

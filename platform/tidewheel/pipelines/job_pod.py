@@ -1,4 +1,4 @@
-"""The pod of one job, as Kubernetes takes it: restricted, its home in memory of the node, no rights in the cluster."""
+"""The pod of one job, as Kubernetes takes it: restricted, its home of its own, no rights in the cluster."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def job_pod(settings: PodSettings, project: str, stage: str, *, signs: bool, dea
         ],
         "resources": {
             "requests": {"cpu": settings.cpu, "memory": settings.memory},
-            "limits": {"cpu": settings.cpu_limit, "memory": settings.memory},
+            "limits": {"cpu": settings.cpu_limit, "memory": settings.memory_limit},
         },
         "securityContext": {
             "allowPrivilegeEscalation": False,

@@ -19,15 +19,16 @@ class PodSettings:
     namespace: str
     image: str
     env_config_map: str = "tidewheel-env"
-    env_secrets: tuple[str, ...] = ("tidewheel-secrets",)
+    env_secrets: tuple[str, ...] = ("tidewheel-secrets", "tidewheel-control")
     trusted_keys: str = "tidewheel-trusted-keys"
     signing_key: str = "tidewheel-signing-key"
     service_account: str = "tidewheel-job"
     pull_policy: str = "IfNotPresent"
     pull_secrets: tuple[str, ...] = ()
-    cpu: str = "100m"
+    cpu: str = "200m"
     cpu_limit: str = "2"
-    memory: str = "2Gi"
+    memory: str = "768Mi"
+    memory_limit: str = "3Gi"
     scratch: str = "10Gi"
 
 
@@ -78,6 +79,7 @@ def _pod_settings(environment: Mapping[str, str]) -> PodSettings:
         cpu=told("JOB_CPU", given.cpu),
         cpu_limit=told("JOB_CPU_LIMIT", given.cpu_limit),
         memory=told("JOB_MEMORY", given.memory),
+        memory_limit=told("JOB_MEMORY_LIMIT", given.memory_limit),
         scratch=told("JOB_SCRATCH", given.scratch),
     )
 

@@ -10,9 +10,7 @@ from tidewheel.cli.output import Output
 
 @click.command()
 @answer_options
-def command(
-    given: tuple[str, ...], reason: str, by: str | None, target: str, namespace: str, output: Output
-) -> int:
+def command(given: tuple[str, ...], reason: str, by: str | None, target: str, namespace: str, output: Output) -> int:
     """Refuse DECISION of PROJECT; who did it and why is recorded.
 
     A refused decision is final; the policy decides anew after the next monitor run. An approved decision that was not
