@@ -3,9 +3,11 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.tidewheel-ready
+AIRFLOW_VENV  := .airflow-venv
+AIRFLOW_STAMP := $(AIRFLOW_VENV)/.tidewheel-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak test-servers check format lock generate bench clean
+.PHONY: help setup airflow demo test soak test-servers check format lock generate bench clean
 
 help:  ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,10 +23,19 @@ $(STAMP): locks/main.txt locks/bootstrap.txt pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
+airflow: $(AIRFLOW_STAMP)  ## make .airflow-venv: Airflow, for `tidewheel up --airflow` and the tests of the DAGs
+
+# Airflow reads the project files with this working copy's code and runs none of it: tasks use .venv.
+$(AIRFLOW_STAMP): locks/airflow.txt $(STAMP)
+	$(PYTHON) -m venv --without-pip $(AIRFLOW_VENV)
+	$(BIN)/uv pip install --quiet --python $(AIRFLOW_VENV)/bin/python --require-hashes -r locks/airflow.txt
+	@echo "$(CURDIR)/platform" > "$$($(AIRFLOW_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tidewheel.pth"
+	@touch $@
+
 demo: setup  ## watch the whole loop close on this machine, in about five minutes
 	$(BIN)/tidewheel demo
 
-test: setup  ## every test; what this machine cannot run is skipped by name
+test: setup airflow  ## every test; what this machine cannot run is skipped by name
 	$(BIN)/pytest
 
 soak: setup  ## two hours of load while versions and the store change; TIDEWHEEL_SOAK_S says how long
@@ -58,6 +69,8 @@ lock: setup  ## resolve the dependencies again into hashed lock files that name 
 	  -c locks/main.txt pyproject.toml -o locks/platform.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	  infra/images/mlflow/requirements.in -o locks/mlflow.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	  infra/images/airflow/requirements.in -o locks/airflow.txt
 	printf 'uv==%s\n' "$$($(BIN)/uv --version | cut -d' ' -f2)" | \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url - -o locks/bootstrap.txt
 
@@ -66,5 +79,5 @@ bench: setup  ## print the benchmarks side by side with the peers
 
 clean:  ## stop what runs here and remove what was made
 	@if [ -x $(BIN)/tidewheel ]; then $(BIN)/tidewheel down --quiet 2>/dev/null || true; fi
-	rm -rf $(VENV) .tidewheel demo-run .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(AIRFLOW_VENV) .tidewheel demo-run .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

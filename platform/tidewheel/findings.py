@@ -7,6 +7,7 @@ fixed CamelCase word, safe as a metric label; each has a page in docs/runbooks/.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal
 
 Severity = Literal["info", "warning", "critical"]
@@ -94,3 +95,13 @@ class Decision:
     def summary(self) -> str:
         """One line for a log or a table: the action and the messages behind it."""
         return f"{self.action}: " + "; ".join(f"{f.reason}: {f.message}" for f in self.findings)
+
+
+def decision_id(kind: str, as_of_us: int, suffix: str = "") -> str:
+    """The one id of a decision of ``kind`` as of a time, so that a storm of triggers decides once.
+
+    >>> decision_id("retrain", 1_522_540_800_000_000)
+    'retrain-20180401T000000Z'
+    """
+    at = datetime.fromtimestamp(as_of_us // 1_000_000, tz=UTC)
+    return f"{kind}-{at:%Y%m%dT%H%M%SZ}" + (f"-{suffix}" if suffix else "")

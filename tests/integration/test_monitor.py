@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import shutil
 import subprocess
@@ -202,8 +203,9 @@ def test_a_person_approves_or_refuses_with_a_reason(
     _, error = tidewheel("approve", str(project), record.id, code=2)
     assert "--reason" in error
     said, _ = tidewheel("approve", str(project), record.id, "--reason", "amounts changed for good")
-    assert (said["state"], said["reason"]) == ("approved", "amounts changed for good")
-    tidewheel("refuse", str(project), record.id, "--reason", "wait a week")
+    assert (said["state"], said["reason"], said["actor"]) == ("approved", "amounts changed for good", getpass.getuser())
+    said, _ = tidewheel("refuse", str(project), record.id, "--reason", "wait a week", "--by", "ada")
+    assert said["actor"] == "ada"
     _, error = tidewheel("approve", str(project), record.id, "--reason", "after all", code=1)
     assert "cannot become approved (it is refused)" in " ".join(error.split())
     _, error = tidewheel("approve", str(project), "retrain-nothing", "--reason", "x", code=1)

@@ -213,6 +213,8 @@ def test_a_policy_that_asks_for_nothing_is_recorded_and_trains_nothing(project: 
         assert (made["version"], made["decision"]["action"]) == (None, "none")
     (decision,) = journal.decisions(name)
     assert decision.decision.reasons == ("NothingAsks",)
+    skipping = run(project, "--if-needed", "--as-of", AS_OF, "--tracking-uri", mlflow_uri, "--skip-code", "99")
+    assert skipping.return_value == 99  # nobody needs to be asked
     assert f"{decision.id}: none (none)" in told(project, mlflow_uri, "--if-needed", "--as-of", AS_OF)
     assert MlflowRegistry(mlflow_uri).versions(name) == ()
 

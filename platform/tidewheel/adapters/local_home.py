@@ -16,6 +16,7 @@ from tidewheel.errors import InputError
 
 HOME_VARIABLE, JOURNAL_VARIABLE = "TIDEWHEEL_HOME", "TIDEWHEEL_JOURNAL_URL"
 FOLDER = ".tidewheel"
+AIRFLOW_USER = "admin"
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,16 @@ class LocalHome:
     def projects(self) -> Path:
         """Applied project code by digest."""
         return self.root / "projects"
+
+    @property
+    def airflow(self) -> Path:
+        """Airflow's own home: its database, logs, generated DAG files and the password of its user."""
+        return self.root / "airflow"
+
+    @property
+    def airflow_passwords(self) -> Path:
+        """User to password of Airflow's simple login, readable by this user alone."""
+        return self.airflow / "passwords.json"
 
     @property
     def event_log(self) -> Path:

@@ -17,7 +17,7 @@ from tidewheel.deployment.document import document_from_json
 from tidewheel.errors import NotFound, TidewheelError, Unavailable
 
 LOOK_EVERY_S = 0.1
-START_TIMEOUT_S = 120
+START_TIMEOUT_S, AIRFLOW_TIMEOUT_S = 120, 300
 STOP_TIMEOUT_S = 40
 
 
@@ -30,14 +30,23 @@ def running_platform(home: LocalHome) -> PlatformState | None:
     return state if is_alive(state.pid) else None
 
 
-def start_platform(home: LocalHome, project: Path, mlflow_port: int | None) -> bool:
-    """Start a supervisor unless one runs; returns False where one did. Does not wait for health."""
+def start_platform(home: LocalHome, project: Path, mlflow_port: int | None, airflow: Path | None = None) -> bool:
+    """Start a supervisor unless one runs; returns False where one did. Does not wait for health.
+
+    ``airflow``: the environment whose Airflow runs the schedules instead of the local scheduler.
+    """
     if running_platform(home) is not None:
         return False
     ensure_keys(home)
     port = ("--mlflow-port", str(mlflow_port)) if mlflow_port else ()
     command = python_module(
-        "tidewheel.apps.supervisor", "--home", str(home.root), "--project", str(project.resolve()), *port
+        "tidewheel.apps.supervisor",
+        "--home",
+        str(home.root),
+        "--project",
+        str(project.resolve()),
+        *port,
+        *(("--airflow", str(airflow)) if airflow else ()),
     )
     start(command, home=home.root, log=home.logs / "supervisor.log", with_parent=False)
     return True

@@ -12,14 +12,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from tidewheel.clock import SECOND_US
 from tidewheel.errors import Conflict, NotFound
-from tidewheel.findings import Decision, Finding
+from tidewheel.findings import Decision, Finding, decision_id
 from tidewheel.journal import schema
 from tidewheel.journal.chain import append_entry, canonical
 from tidewheel.journal.engine import Store
@@ -51,16 +49,6 @@ class DecisionRecord:
     result: dict[str, Any] | None
     recorded_at_us: int
     changed_at_us: int
-
-
-def decision_id(kind: str, as_of_us: int, suffix: str = "") -> str:
-    """The one id of a decision of ``kind`` as of a time, so that a storm of triggers decides once.
-
-    >>> decision_id("retrain", 1_522_540_800_000_000)
-    'retrain-20180401T000000Z'
-    """
-    at = datetime.fromtimestamp(as_of_us // SECOND_US, tz=UTC)
-    return f"{kind}-{at:%Y%m%dT%H%M%SZ}" + (f"-{suffix}" if suffix else "")
 
 
 class Decisions(Store):

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tidewheel.clock import DAY_US
-from tidewheel.journal.decisions import DecisionRecord, DecisionState, decision_id
+from tidewheel.findings import decision_id
+from tidewheel.journal.decisions import DecisionRecord, DecisionState
 from tidewheel.journal.ledger import Journal
 from tidewheel.monitoring.gather import label_lake
 from tidewheel.monitoring.outcomes import count_mature_labels

@@ -13,8 +13,7 @@ from typing import Literal
 
 from tidewheel.bundle.registry import CHALLENGER, CHAMPION
 from tidewheel.deployment.rollout import LOADING, RolloutState, advance, step_shadow, step_weights
-from tidewheel.findings import Decision, Finding
-from tidewheel.journal.decisions import decision_id
+from tidewheel.findings import Decision, Finding, decision_id
 from tidewheel.reconcile.head import ActiveRollout, Ending, Head, document_of
 from tidewheel.reconcile.observed import Observed
 from tidewheel.reconcile.plan import (

@@ -34,6 +34,11 @@ def load_project(folder: Path) -> ModelProject:
     path = folder / PROJECT_FILE
     if not path.is_file():
         raise NotFound(f"{path}: no such file; run 'tidewheel new NAME' to start a project")
+    return load_project_file(path)
+
+
+def load_project_file(path: Path) -> ModelProject:
+    """Read a file of any name, as schedulers are given them. Raises SpecError, OSError."""
     if path.stat().st_size > MAX_SPEC_BYTES:
         raise SpecError([Problem(str(path), 0, f"the file is over {MAX_SPEC_BYTES} bytes")])
     try:
@@ -51,6 +56,19 @@ def project_tree(folder: Path) -> dict[str, Any]:
 
 def parse_project(text: str, file: str) -> ModelProject:
     """Parse the text of a project file; ``file`` is only used in messages. Raises SpecError."""
+    return _sound_project(text) or _project_or_problems(text, file)
+
+
+def _sound_project(text: str) -> ModelProject | None:
+    """The project where nothing is wrong with it, without positions: quick where ruamel.yaml.clib is installed."""
+    try:
+        project = ModelProject.model_validate(YAML(typ="safe").load(text))
+    except (YAMLError, ValueError):  # pydantic's error is a ValueError
+        return None
+    return project if not any(cross_problems(project)) else None
+
+
+def _project_or_problems(text: str, file: str) -> ModelProject:
     tree = _parse_yaml(text, file)
     plain = _plain(tree)
     try:

@@ -8,7 +8,8 @@ import pytest
 
 from spec_samples import GOOD_PROJECT as GOOD
 from tidewheel.errors import NotFound, SpecError
-from tidewheel.spec.load import load_project, parse_project
+from tidewheel.spec.load import load_project, parse_project, project_tree
+from tidewheel.spec.project import ModelProject
 
 
 def problems_of(text: str) -> list[str]:
@@ -196,3 +197,16 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path):
     (tmp_path / "project.yaml").write_bytes(b"name: \xff\xfe")
     with pytest.raises(SpecError, match="not UTF-8 text"):
         load_project(tmp_path)
+
+
+def test_the_quick_reading_and_the_one_with_lines_say_the_same(tmp_path: Path):
+    text = GOOD.replace(
+        "{window: 28d}", "{window: 28d, params: {a: 010, b: 1e3, c: yes, d: 0o10, e: 1_000, f: .5, g: 'x'}}"
+    )
+    for version in (
+        GOOD,
+        text,
+        "# a comment\n" + GOOD.replace("label: {", "label: &x {").replace("approve", '"approve"'),
+    ):
+        (tmp_path / "project.yaml").write_text(version)
+        assert load_project(tmp_path) == ModelProject.model_validate(project_tree(tmp_path))

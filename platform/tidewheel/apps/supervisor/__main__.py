@@ -18,6 +18,7 @@ def main() -> int:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--project", type=Path, required=True)
     parser.add_argument("--mlflow-port", type=int)
+    parser.add_argument("--airflow", type=Path, help="environment whose `airflow standalone` runs the schedules")
     given = parser.parse_args()
     home = LocalHome(given.home)
     home.root.mkdir(parents=True, exist_ok=True)
@@ -27,7 +28,7 @@ def main() -> int:
         except BlockingIOError:
             sys.stdout.write("event=already-running\n")
             return 0
-        Supervisor(home, given.project, SystemClock(), given.mlflow_port).run(os.getpid())
+        Supervisor(home, given.project, SystemClock(), given.mlflow_port, given.airflow).run(os.getpid())
     return 0
 
 

@@ -22,6 +22,7 @@ class ProcessSpec:
     environment: Mapping[str, str] = field(default_factory=dict)
     port: int | None = None
     health_path: str | None = None
+    health_parts: tuple[str, ...] = ()  # the JSON that is answered must call each of them healthy
     needed: bool = True  # `up` waits for it
 
 
@@ -42,8 +43,13 @@ def mlflow_server(home: LocalHome, port: int) -> ProcessSpec:
     return ProcessSpec("mlflow", tuple(command), environment, port, "/health")
 
 
-def platform_processes(home: LocalHome, project: Path, mlflow_port: int, metrics_port: int) -> tuple[ProcessSpec, ...]:
-    """What runs besides model servers, in the order in which it starts. The worker's port is for Prometheus."""
+def platform_processes(
+    home: LocalHome, project: Path, mlflow_port: int, metrics_port: int, airflow: ProcessSpec | None = None
+) -> tuple[ProcessSpec, ...]:
+    """What runs besides model servers, in the order in which it starts. The worker's port is for Prometheus.
+
+    ``airflow`` runs the stages that are due where it is given, and the scheduler then only tells it when.
+    """
     uri = f"http://127.0.0.1:{mlflow_port}"
     at_home = ("--home", str(home.root))
 
@@ -51,12 +57,16 @@ def platform_processes(home: LocalHome, project: Path, mlflow_port: int, metrics
         return ProcessSpec(name, tuple(python_module(module, *at_home, *arguments)), QUIET, port)
 
     told = ("--metrics-port", str(metrics_port))
+    schedules = ["--project", str(project), "--tracking-uri", uri]
+    if airflow is not None:
+        schedules += ["--airflow", f"http://127.0.0.1:{airflow.port}"]
 
     return (
         mlflow_server(home, mlflow_port),
         process("stream-worker", "tidewheel.apps.stream_worker", *told, port=metrics_port),
         process("controller", "tidewheel.apps.controller", "--tracking-uri", uri),
-        process("scheduler", "tidewheel.apps.scheduler", "--project", str(project), "--tracking-uri", uri),
+        *((airflow,) if airflow is not None else ()),
+        process("scheduler", "tidewheel.apps.scheduler", *schedules),
     )
 
 

@@ -6,18 +6,19 @@ them. It holds no other logic and no data.
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import threading
-import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from tidewheel.adapters.child_processes import belonging_to, free_port, port_is_free, start, stop
+from tidewheel.adapters.child_processes import belonging_to, end_session, free_port, port_is_free, start, stop
 from tidewheel.adapters.local_home import LocalHome
 from tidewheel.adapters.platform_state import PlatformState, ProcessState, write_platform
+from tidewheel.apps.supervisor.airflow import airflow_standalone, make_secrets
 from tidewheel.apps.supervisor.backoff import Backoff
 from tidewheel.apps.supervisor.processes import (
     ProcessSpec,
@@ -54,11 +55,17 @@ class Supervised:
 class Supervisor:
     """Runs until told to stop; one per home."""
 
-    def __init__(self, home: LocalHome, project: Path, clock: Clock, mlflow_port: int | None = None) -> None:
+    def __init__(
+        self, home: LocalHome, project: Path, clock: Clock, mlflow_port: int | None = None, airflow: Path | None = None
+    ) -> None:
         self._home, self._clock = home, clock
         self._stopping = threading.Event()
         self._mlflow_port = mlflow_port or free_port()
-        self._platform = platform_processes(home, project, self._mlflow_port, free_port())
+        runs = None
+        if airflow is not None:
+            make_secrets(home)
+            runs = airflow_standalone(home, project, airflow, free_port())
+        self._platform = platform_processes(home, project, self._mlflow_port, free_port(), runs)
         self._running: dict[str, Supervised] = {}
         self._ports: dict[str, int] = {}
         self._grpc_ports: dict[str, int] = {}  # 0 where gRPC, an extra, is not installed
@@ -119,6 +126,7 @@ class Supervisor:
     def _reap(self, supervised: Supervised, now_us: int) -> None:
         if supervised.process is None or (code := supervised.process.poll()) is None:
             return
+        end_session(supervised.process.pid)  # its children must not run beside those of its successor
         supervised.process, supervised.healthy, supervised.last_exit = None, False, code
         supervised.restarts += 1
         supervised.backoff = supervised.backoff.crashed(now_us, now_us - supervised.started_us)
@@ -161,6 +169,9 @@ def _answers(spec: ProcessSpec) -> bool:
     url = f"http://127.0.0.1:{spec.port}{spec.health_path}"
     try:
         with urllib.request.urlopen(url, timeout=HEALTH_TIMEOUT_S) as reply:
-            return bool(reply.status == 200)
-    except (urllib.error.URLError, OSError):
+            if reply.status != 200 or not spec.health_parts:
+                return bool(reply.status == 200)
+            told = json.loads(reply.read())
+            return all(told.get(part, {}).get("status") == "healthy" for part in spec.health_parts)
+    except (OSError, ValueError, AttributeError):  # URLError is an OSError
         return False

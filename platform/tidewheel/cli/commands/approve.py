@@ -10,7 +10,7 @@ from tidewheel.cli.output import Output
 
 @click.command()
 @answer_options
-def command(given: tuple[str, ...], reason: str, target: str, namespace: str, output: Output) -> int:
+def command(given: tuple[str, ...], reason: str, by: str | None, target: str, namespace: str, output: Output) -> int:
     """Approve DECISION of PROJECT; who did it and why is recorded.
 
     The platform then carries it out: a retrain is trained, a promotion served. Approving it again changes nothing.
@@ -19,4 +19,4 @@ def command(given: tuple[str, ...], reason: str, target: str, namespace: str, ou
     Example:
       tidewheel approve card-fraud retrain-20260309T000000Z --reason "amounts changed for good"
     """
-    return answer(given, reason, target, namespace, output, "approve")
+    return answer(given, reason, by, target, namespace, output, "approve")

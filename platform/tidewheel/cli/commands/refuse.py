@@ -10,7 +10,7 @@ from tidewheel.cli.output import Output
 
 @click.command()
 @answer_options
-def command(given: tuple[str, ...], reason: str, target: str, namespace: str, output: Output) -> int:
+def command(given: tuple[str, ...], reason: str, by: str | None, target: str, namespace: str, output: Output) -> int:
     """Refuse DECISION of PROJECT; who did it and why is recorded.
 
     A refused decision is final; the policy decides anew after the next monitor run. An approved decision that was not
@@ -20,4 +20,4 @@ def command(given: tuple[str, ...], reason: str, target: str, namespace: str, ou
     Example:
       tidewheel refuse card-fraud retrain-20260309T000000Z --reason "a campaign of one week"
     """
-    return answer(given, reason, target, namespace, output, "refuse")
+    return answer(given, reason, by, target, namespace, output, "refuse")

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 @as_of_option
 @click.option("--if-needed", is_flag=True, help="Ask the retrain policy first; its decision is recorded either way.")
 @click.option("--decision", "decision_id", metavar="ID", help="Carry out an approved decision to retrain, once.")
+@click.option("--skip-code", type=click.IntRange(1, 255), metavar="N", help="With --if-needed: exit with N unless the "
+              "decision waits for a person, so that a schedule asks nobody for nothing.")  # fmt: skip
 @click.option(
     "--signing-key",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -41,6 +43,7 @@ def command(
     as_of_us: int | None,
     if_needed: bool,
     decision_id: str | None,
+    skip_code: int | None,
     signing_key: Path | None,
     register: bool,
     tracking_uri: str | None,
@@ -62,6 +65,8 @@ def command(
 
     if if_needed and decision_id:
         raise click.UsageError("--if-needed and --decision exclude each other")
+    if skip_code and not if_needed:
+        raise click.UsageError("--skip-code needs --if-needed")
     if (if_needed or decision_id) and not register:
         raise click.UsageError("a decision is carried out only by a registered version; leave out --no-register")
     home = LocalHome.of(project)
@@ -77,14 +82,15 @@ def command(
         spec = load_project(code)
         record = _approved(journal, spec, decision_id) if decision_id else _asked(journal, home, spec, at_us)
         if record.state != "approved":
-            return _tell_decision(record, project, output)
+            _tell_decision(record, project, output)
+            return 0 if record.state == "pending" or skip_code is None else skip_code
         at_us = max(at_us, record.as_of_us)
     result = _train(home, code, spec, at_us, record, signing_key, register, tracking_uri, output)
     if record is not None:
         done = journal.mark_executed(record.id, result, project=spec.name)
         result = {**(done.result or result), "decision": _decision_json(done)}
     output.result(result, lambda console: _render(console, result, spec, project))
-    return 0
+    return skip_code or 0
 
 
 def _newest_us(home: LocalHome, folder: Path, spec: ModelProject, decision_id: str | None) -> int:
@@ -223,7 +229,7 @@ def _decision_json(record: DecisionRecord) -> dict[str, Any]:
     }
 
 
-def _tell_decision(record: DecisionRecord, folder: Path, output: Output) -> int:
+def _tell_decision(record: DecisionRecord, folder: Path, output: Output) -> None:
     """A decision that trains nothing now: nothing asked, refused, waiting, or carried out before."""
     decision = _decision_json(record)
     body = {**(record.result or {"version": None, "gate": None}), "decision": decision}
@@ -238,7 +244,6 @@ def _tell_decision(record: DecisionRecord, folder: Path, output: Output) -> int:
             console.print(f"was carried out: version {body['version']}")
 
     output.result(body if record.state != "pending" else {**body, "next": approve}, render)
-    return 0
 
 
 def _render(console: Console, result: Mapping[str, Any], spec: ModelProject, folder: Path) -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
               "project's own folder by default. Kept.")  # fmt: skip
 @click.option("--feast-registry", metavar="URL", help="A SQL registry for stock Feast clients, such as "
               "postgresql://HOST/DATABASE; the project's own file by default. Kept.")  # fmt: skip
+@click.option("--airflow", is_flag=True, help="Run monitor and retrain in Airflow, which 'make airflow' installs; "
+              "the local scheduler then only tells it when.")  # fmt: skip
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until every process is healthy.")
 @output_option
 def command(
@@ -33,6 +35,7 @@ def command(
     online_store: str | None,
     event_log: str | None,
     feast_registry: str | None,
+    airflow: bool,
     wait: bool,
     output: Output,
 ) -> int:
@@ -45,14 +48,23 @@ def command(
     Example:
       tidewheel up card-fraud
       tidewheel up card-fraud --online-store redis://127.0.0.1:6379
+      tidewheel up card-fraud --airflow
     """
     from tidewheel.adapters.child_processes import port_is_free
     from tidewheel.adapters.connections import make_event_topics
-    from tidewheel.adapters.local_home import LocalHome
+    from tidewheel.adapters.local_home import AIRFLOW_USER, LocalHome
     from tidewheel.adapters.platform_state import PlatformState
     from tidewheel.adapters.signing_keys import ensure_keys
     from tidewheel.apps.feast_clients import project_definitions, start_telling, told_line
-    from tidewheel.apps.local_platform import running_platform, start_platform, unsigned_versions, wait_until_running
+    from tidewheel.apps.local_platform import (
+        AIRFLOW_TIMEOUT_S,
+        START_TIMEOUT_S,
+        running_platform,
+        start_platform,
+        unsigned_versions,
+        wait_until_running,
+    )
+    from tidewheel.apps.supervisor.airflow import airflow_environment
     from tidewheel.clock import SystemClock
     from tidewheel.errors import InputError
     from tidewheel.features.load import load_features
@@ -65,6 +77,9 @@ def command(
     home = LocalHome.of(project)
     if mlflow_port is not None and running_platform(home) is None and not port_is_free(mlflow_port):
         raise InputError(f"port {mlflow_port} is in use; choose another with --mlflow-port or leave it out")
+    environment = airflow_environment() if airflow else None
+    if airflow and (already := running_platform(home)) is not None and "airflow" not in already.processes:
+        raise InputError("the platform runs without Airflow; run 'tidewheel down' first")
     ensure_keys(home)
     unsigned = unsigned_versions(home)
     definitions = project_definitions(home, project)
@@ -72,7 +87,7 @@ def command(
     _connect(home, {"online_store": online_store, "event_log": event_log, "feast_registry": feast_registry})
     make_event_topics(home, project_topics(spec))
     telling = start_telling(home, definitions)
-    started = start_platform(home, project, mlflow_port)
+    started = start_platform(home, project, mlflow_port, environment)
     state: PlatformState | None = running_platform(home)
     if wait:
         with output.progress("starting the platform", total=4) as step:
@@ -84,7 +99,8 @@ def command(
                         seen.add(name)
                         step.advance(1, note=name)
 
-            state = wait_until_running(home, SystemClock(), report)
+            limit_s = AIRFLOW_TIMEOUT_S if airflow else START_TIMEOUT_S
+            state = wait_until_running(home, SystemClock(), report, limit_s)
 
     told = telling.finish()
 
@@ -98,6 +114,11 @@ def command(
         rows = [(name, p.state, p.pid, p.port, p.log) for name, p in state.processes.items()]
         console.print(table("", ("process", "state", "pid", "port", "log"), rows, numeric=("pid", "port")))
         console.print(f"MLflow: {state.mlflow_uri}")
+        if airflow_process := state.processes.get("airflow"):
+            console.print(
+                f"Airflow: http://127.0.0.1:{airflow_process.port}, user {AIRFLOW_USER}, "
+                f"password in {home.airflow_passwords}"
+            )
         if line := told_line(told, home.feast):
             console.print(line)
 
