@@ -7,7 +7,7 @@ AIRFLOW_VENV  := .airflow-venv
 AIRFLOW_STAMP := $(AIRFLOW_VENV)/.tidewheel-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup airflow demo test soak test-servers check format lock generate bench clean
+.PHONY: help setup airflow demo test soak test-cluster images test-servers check format lock generate bench clean
 
 help:  ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,12 @@ test: setup airflow  ## every test; what this machine cannot run is skipped by n
 
 soak: setup  ## two hours of load while versions and the store change; TIDEWHEEL_SOAK_S says how long
 	TIDEWHEEL_SOAK_S=$${TIDEWHEEL_SOAK_S:-7200} $(BIN)/pytest -q -s tests/soak
+
+test-cluster: setup  ## the tests that need a Kubernetes: a test bench, or the one that KUBECONFIG names
+	@cluster=$$(infra/test-cluster) && eval "$$cluster" && $(BIN)/pytest tests/cluster
+
+images:  ## build the four images with docker, podman or buildah; REGISTRY, TAG and BASE as you like
+	infra/images/build
 
 test-servers:  ## install the real Redis and Kafka that tests start, as far as this machine can
 	infra/test-servers
