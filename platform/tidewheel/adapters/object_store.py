@@ -50,7 +50,7 @@ class ObjectStore:
     InputError where it lets nobody in with these credentials."""
 
     def __init__(self, url: str) -> None:
-        import boto3
+        import boto3.session
         from botocore.config import Config
 
         self._at: S3Url = parse_s3_url(url)
@@ -64,7 +64,8 @@ class ObjectStore:
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
-        self._client: Any = boto3.client(
+        # A session of its own: the shared one keeps the credentials that it saw first.
+        self._client: Any = boto3.session.Session().client(
             "s3", endpoint_url=self._at.endpoint, region_name=self._at.region, config=config
         )
 

@@ -305,6 +305,15 @@ def test_the_last_step_is_recorded_before_anything_follows(settled: Observed) ->
     assert (passed.rollout.ending.outcome, dict(passed.weights)) == ("passed", {"2": 0.25, "1": 0.75})
 
 
+def test_a_held_rollout_takes_no_step_and_still_aborts(settled: Observed) -> None:
+    held = replace(in_rollout(settled, 1), paused=True)
+    assert not any(isinstance(action, Swap) for action in plan_of(held).actions)
+    slow = replace(held, seen=replace(held.seen, n_errors=held.seen.n_requests))
+    aborted = swapped(slow)
+    assert aborted.rollout is not None and aborted.rollout.ending is not None
+    assert aborted.rollout.ending.outcome == "aborted"
+
+
 RECORDED = RecordDecision(PASSED.as_of_us, Decision("promote", PASSED.findings), "approved", "2", "v2")
 NEEDED = Finding("ApprovalNeeded", "tier 1: a person approves", "info", "2")
 ASKED = replace(RECORDED, decision=Decision("promote", (*PASSED.findings, NEEDED)), state="pending")
