@@ -18,8 +18,11 @@ DAYS, CUSTOMERS, TERMINALS = 45, 300, 600
 LAST_DAY = "2026-02-18"
 
 
-def write_cards(folder: Path, name: str = "cards", **serving: Any) -> Path:
-    """The template with a name of its own, two replicas, and a rollout that a test can wait for."""
+def write_cards(
+    folder: Path, name: str = "cards", replicas: dict[str, int] | None = None, retrain: dict[str, int] | None = None
+) -> Path:
+    """The template with a name of its own, two replicas, and a rollout that a test can wait for; ``retrain`` says in
+    how many runs a finding must hold."""
     subprocess.run(
         [sys.executable, "-m", "tidewheel", "new", name, "--template", "card_fraud", "--output", "json"],
         check=True, capture_output=True, cwd=folder,
@@ -28,9 +31,11 @@ def write_cards(folder: Path, name: str = "cards", **serving: Any) -> Path:
     yaml = YAML()
     tree = yaml.load(path)
     tree["tier"] = 2
-    tree["serving"]["replicas"] = {"min": 2, "max": 2}
+    tree["serving"]["replicas"] = replicas or {"min": 2, "max": 2}
     tree["serving"]["resources"] = {"cpu": "100m", "cpu_limit": "1", "memory": "768Mi"}
-    tree["serving"].update(serving)
+    if retrain is not None:
+        tree["retrain"]["persists"] = retrain
+        tree["retrain"]["guards"].update(min_mature_labels=0, cooldown="1s")
     tree["rollout"]["steps"] = [
         {"shadow": {"for": "1h", "min_requests": 100}},
         {"canary": {"traffic": 0.5, "for": "1h", "min_requests": 100}},

@@ -141,7 +141,7 @@ class Installation:
 
 
 @contextmanager
-def install(kube: Kube, repository: Path, folder: Path) -> Iterator[Installation]:
+def install(kube: Kube, repository: Path, folder: Path, *, airflow: bool = False) -> Iterator[Installation]:
     """Helm's install, and all of it ready; the namespace goes afterwards unless TIDEWHEEL_KEEP_CLUSTER is set."""
     namespace = os.environ.get("TIDEWHEEL_TEST_NAMESPACE") or f"tw-{uuid.uuid4().hex[:6]}"
     made = Installation(kube, namespace, folder)
@@ -149,7 +149,8 @@ def install(kube: Kube, repository: Path, folder: Path) -> Iterator[Installation
     kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}})
     try:
         helm = tool("helm")
-        values = ["--set", "airflow.enabled=false",
+        values = ["-f", str(repository / "charts" / "tidewheel" / "values-small.yaml"),
+                  "--set", f"airflow.enabled={str(airflow).lower()}", "--set", "airflow.refreshSeconds=10",
                   "--set", f"images.repository={os.environ['TIDEWHEEL_TEST_IMAGES']}",
                   "--set-string", f"images.tag={os.environ.get('TIDEWHEEL_TEST_TAG', '')}"]  # fmt: skip
         kube.run("apply", "--server-side", "--force-conflicts", "-f",
