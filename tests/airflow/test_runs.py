@@ -67,6 +67,7 @@ def project(airflow_venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield folder
     finally:
         tidewheel("down", str(folder))
+    assert belonging_to(LocalHome.of(folder).root) == []
 
 
 @pytest.fixture(scope="module")
