@@ -73,7 +73,7 @@ def tell() -> dict[str, Any]:
 def quickest_ms(read: Any, path: Path) -> float:
     """CPU milliseconds of the quickest of several reads: other processes of the machine do not count."""
     times = []
-    for _ in range(15):
+    for _ in range(40):
         start = time.process_time()
         read(str(path))
         times.append(time.process_time() - start)

@@ -56,6 +56,7 @@ def test_a_broken_file_is_an_import_error_of_its_project_alone_with_file_and_lin
     assert set(told["errors"]) == {"broken.py", "alias.py"}
     line = 1 + (folder / "broken.yaml").read_text().splitlines().index("  window: 28d".replace("28d", "four weeks"))
     assert f"{folder / 'broken.yaml'}:{line}: training.window" in told["errors"]["broken.py"]
+    assert "pydantic" not in told["errors"]["broken.py"]
     assert "alias.yaml:2: name: must be that of the file, 'alias' (got 'card-fraud')" in told["errors"]["alias.py"]
 
 

@@ -67,6 +67,7 @@ def project(airflow_venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield folder
     finally:
         tidewheel("down", str(folder))
+    assert belonging_to(LocalHome.of(folder).root) == []
 
 
 @pytest.fixture(scope="module")
@@ -194,4 +195,4 @@ def test_what_a_killed_airflow_leaves_does_not_run_beside_the_next(project: Path
     assert len(components) == 3
     psutil.Process(killed.pid).kill()
     until(lambda: read_platform(home).processes["airflow"].restarts > killed.restarts)
-    until(lambda: not [pid for pid in components if psutil.pid_exists(pid)])
+    until(lambda: not [pid for pid in components if psutil.pid_exists(pid)], limit_s=120)

@@ -79,16 +79,6 @@ def stop(pids: Sequence[int], grace_s: float) -> None:
     psutil.wait_procs(alive, timeout=5)
 
 
-def end_session(leader: int) -> None:
-    """SIGKILL to what is left of the session that ``leader`` began; called when the leader is gone."""
-    for pid in psutil.pids():
-        try:
-            if pid != os.getpid() and os.getsid(pid) == leader:
-                os.kill(pid, signal.SIGKILL)
-        except OSError:  # gone meanwhile, or another user's
-            continue
-
-
 def belonging_to(home: Path, *, but: int = 0) -> list[int]:
     """Ids of this user's processes that were started for ``home``, except ``but`` and the caller."""
     found = []

@@ -16,6 +16,7 @@ from typing import Any
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG, Param
 
+from tidewheel.errors import SpecError
 from tidewheel.pipelines.cadence import schedule_of
 from tidewheel.pipelines.notes import monitor_notes, question_text, train_notes
 from tidewheel.pipelines.projects import project_file, project_files, read_project
@@ -41,7 +42,11 @@ def dags_of(dag_file: str, environment: Mapping[str, str] | None = None) -> dict
     name = Path(dag_file).stem
     folder = settings.projects
     files = list(project_files(folder).values()) if name == ALL else [project_file(folder, name)]
-    return {dag.dag_id: dag for path in files for dag in project_dags(read_project(path), settings)}
+    try:
+        projects = [read_project(path) for path in files]
+    except SpecError as error:
+        raise SpecError(error.problems) from None  # how they were found helps nobody who reads them in Airflow
+    return {dag.dag_id: dag for project in projects for dag in project_dags(project, settings)}
 
 
 def project_dags(project: ModelProject, settings: TaskSettings) -> list[Any]:

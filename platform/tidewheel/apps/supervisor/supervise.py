@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from tidewheel.adapters.child_processes import belonging_to, end_session, free_port, port_is_free, start, stop
+from tidewheel.adapters.child_processes import belonging_to, free_port, port_is_free, start, stop
 from tidewheel.adapters.local_home import LocalHome
 from tidewheel.adapters.platform_state import PlatformState, ProcessState, write_platform
 from tidewheel.apps.supervisor.airflow import airflow_standalone, make_secrets
@@ -126,7 +126,6 @@ class Supervisor:
     def _reap(self, supervised: Supervised, now_us: int) -> None:
         if supervised.process is None or (code := supervised.process.poll()) is None:
             return
-        end_session(supervised.process.pid)  # its children must not run beside those of its successor
         supervised.process, supervised.healthy, supervised.last_exit = None, False, code
         supervised.restarts += 1
         supervised.backoff = supervised.backoff.crashed(now_us, now_us - supervised.started_us)
