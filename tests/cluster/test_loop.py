@@ -107,7 +107,7 @@ def test_a_project_that_is_applied_gets_its_dags(loop: Loop) -> None:
     eventually(lambda: wanted <= loop.airflow.dags(), 240)
 
 
-def test_a_dag_trains_a_version_in_a_pod_and_it_is_served(loop: Loop) -> None:
+def test_a_version_serves_and_a_dag_asks_the_policy_in_a_pod_once(loop: Loop) -> None:
     feed(loop.made, loop.project, NAME)
     dag = f"{NAME}__train"
     version = loop.made.job(NAME, "train", "--as-of", "2026-02-17")["version"]
@@ -120,8 +120,8 @@ def test_a_dag_trains_a_version_in_a_pod_and_it_is_served(loop: Loop) -> None:
 def test_drift_is_found_by_a_dag_reported_and_answered_by_a_retrain(loop: Loop) -> None:
     made = loop.made
     # A week in which prices rose by half.
-    made.inside("python", "/tmp/world/generate.py", "--out", "/tmp/world/later", "--first-day", str(DAYS), "--days", "8",
-                "--customers", str(CUSTOMERS), "--terminals", str(TERMINALS),
+    made.inside("python", "/tmp/world/generate.py", "--out", "/tmp/world/later", "--first-day", str(DAYS),
+                "--days", "8", "--customers", str(CUSTOMERS), "--terminals", str(TERMINALS),
                 "--amount-factor", "1.8", "--amount-from", str(DAYS))  # fmt: skip
     sources = [
         f"--source={source}=/tmp/world/later/{source}.parquet" for source in ("transactions", "labels", "profiles")
