@@ -14,7 +14,6 @@ from tidewheel.clock import FixedClock, SystemClock
 from tidewheel.errors import Unavailable
 
 
-
 @pytest.fixture(scope="module")
 def namespace(kube: Kube) -> Iterator[str]:
     name = f"lease-{uuid.uuid4().hex[:6]}"

@@ -89,6 +89,8 @@ class Loop:
 def loop(kube: Kube, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     if not os.environ.get("TIDEWHEEL_TEST_IMAGES"):
         pytest.skip('no images: TIDEWHEEL_TEST_IMAGES is not set; run: eval "$(infra/test-cluster)"')
+    if not os.environ.get("TIDEWHEEL_LOOP"):
+        pytest.skip("the whole loop takes a quarter of an hour; set TIDEWHEEL_LOOP=1")
     folder = tmp_path_factory.mktemp("loop")
     with install(kube, repository, folder, airflow=True) as made:
         password = json.loads(made.secret("tidewheel-airflow", "passwords.json"))["admin"]
