@@ -22,7 +22,7 @@ from tidewheel.features.load import load_features
 from tidewheel.findings import Finding
 from tidewheel.journal.ledger import Journal
 from tidewheel.reconcile.answers import Answer
-from tidewheel.reconcile.applied import Applied, put_in_force, read_applied, withdraw
+from tidewheel.reconcile.applied import Applied, applied_names, put_in_force, read_applied, withdraw
 from tidewheel.reconcile.objects.config_maps import code_map, code_map_name, projects_map
 from tidewheel.reconcile.objects.drift import is_as_wanted
 from tidewheel.reconcile.objects.model_project import spec_differences
@@ -87,6 +87,8 @@ class KubernetesProjects:
         self.owners.clear()
         self.owners.update({one["metadata"]["name"]: one["metadata"]["uid"] for one in found})
         self.here = {one["metadata"]["name"]: AppliedProject(one) for one in found if one not in going}
+        for name in applied_names(self.home) - self.owners.keys():
+            withdraw(self.home, name)  # its object is gone, finalizer or not
         for name, project in self.here.items():
             try:
                 self._put_in_force(name, project)

@@ -83,6 +83,11 @@ def put_in_force(journal: Journal, home_of: Path, name: str, digest: str, clock:
     return now
 
 
+def applied_names(home_of: Path) -> set[str]:
+    """Projects that the home says are applied."""
+    return {path.stem for path in (home_of / APPLIED).glob("*.json")}
+
+
 def withdraw(home_of: Path, name: str) -> None:
     """Forget in the home that a project is applied; the ledger keeps what happened."""
     (home_of / APPLIED / f"{name}.json").unlink(missing_ok=True)
