@@ -3,9 +3,11 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.tidewheel-ready
+PEERS  := kserve mlserver bentoml
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak test-servers check format lock generate bench clean
+.PHONY: help setup demo test soak test-servers check format lock generate bench bench-peers clean
 
 help:  ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,15 +50,23 @@ generate: setup  ## write generated files again: schema, CLI reference, gRPC mes
 	PYTHONPATH=tests $(BIN)/python -m docs_reference
 
 lock: setup  ## resolve the dependencies again into hashed lock files that name no index
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
-	  --all-extras --group dev pyproject.toml -o locks/main.txt
-	printf 'uv==%s\n' "$$($(BIN)/uv --version | cut -d' ' -f2)" | \
-	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url - -o locks/bootstrap.txt
+	$(COMPILE) --all-extras --group dev pyproject.toml -o locks/main.txt
+	printf 'uv==%s\n' "$$($(BIN)/uv --version | cut -d' ' -f2)" | $(COMPILE) - -o locks/bootstrap.txt
+	for peer in $(PEERS); do $(COMPILE) locks/peers-$$peer.in -o locks/peers-$$peer.txt || exit 1; done
 
 bench: setup  ## print the benchmarks side by side with the peers
 	$(BIN)/python -m benchmarks
 
+.peers/%/.ready: locks/peers-%.txt $(STAMP)
+	$(PYTHON) -m venv .peers/$*
+	$(BIN)/uv pip install --quiet --python .peers/$*/bin/python --require-hashes -r $<
+	@touch $@
+
+bench-peers: setup  ## the model server beside KServe's stack, MLServer and BentoML, each installed into .peers/
+	-$(MAKE) --keep-going $(PEERS:%=.peers/%/.ready)
+	$(BIN)/python -m benchmarks serving_peers overload
+
 clean:  ## stop what runs here and remove what was made
 	@if [ -x $(BIN)/tidewheel ]; then $(BIN)/tidewheel down --quiet 2>/dev/null || true; fi
-	rm -rf $(VENV) .tidewheel demo-run .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .peers .tidewheel demo-run .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
