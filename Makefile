@@ -52,14 +52,16 @@ generate: setup  ## write generated files again: schema, CLI reference, gRPC mes
 lock: setup  ## resolve the dependencies again into hashed lock files that name no index
 	$(COMPILE) --all-extras --group dev pyproject.toml -o locks/main.txt
 	printf 'uv==%s\n' "$$($(BIN)/uv --version | cut -d' ' -f2)" | $(COMPILE) - -o locks/bootstrap.txt
-	for peer in $(PEERS); do $(COMPILE) locks/peers-$$peer.in -o locks/peers-$$peer.txt || exit 1; done
+	for peer in $(PEERS); do \
+	  $(COMPILE) $$(ls locks/peers-$$peer.override 2>/dev/null | sed 's/^/--override /') locks/peers-$$peer.in -o locks/peers-$$peer.txt || exit 1; \
+	done
 
 bench: setup  ## print the benchmarks side by side with the peers
 	$(BIN)/python -m benchmarks
 
 .peers/%/.ready: locks/peers-%.txt $(STAMP)
 	$(PYTHON) -m venv .peers/$*
-	$(BIN)/uv pip install --quiet --python .peers/$*/bin/python --require-hashes -r $<
+	$(BIN)/uv pip install --quiet --python .peers/$*/bin/python --no-deps --require-hashes -r $<  # the lock has them all, and an override
 	@touch $@
 
 bench-peers: setup  ## the model server beside KServe's stack, MLServer and BentoML, each installed into .peers/
