@@ -32,6 +32,7 @@ from tidewheel.serving.client import OpenLoop
 FILES = ROOT / "benchmarks" / "peers"
 NAME = "card-fraud"
 ENTITIES = ("customer_id", "terminal_id")
+PATIENCE_S = 240.0  # their imports alone take many seconds on one CPU
 OUR_REPLY = b'{"outputs":[]}'
 
 
@@ -133,7 +134,7 @@ def kserve_stack(world: RedisWorld, read: Read) -> Iterator[Peer]:
                 f"http://127.0.0.1:{feast_port}", ",".join(ENTITIES), ",".join(read.references),
             ]  # fmt: skip
             fronts[protocol] = stack.enter_context(process_of(f"kserve-transformer-{protocol}", command))
-        wait(lambda: all(listens(port) for port in (feast_port, predictor, predictor_grpc, *ports.values())))
+        wait(lambda: all(listens(port) for port in (feast_port, predictor, predictor_grpc, *ports.values())), PATIENCE_S)
         bodies = [json.dumps({"instances": [ids]}).encode() for ids in entity_ids(world)]
         rest = Target(
             f"http://127.0.0.1:{ports['v1']}", fronts["v1"], f"/v1/models/{NAME}:predict",
@@ -142,7 +143,7 @@ def kserve_stack(world: RedisWorld, read: Read) -> Iterator[Peer]:
         grpc_target = Target(
             "", fronts["grpc-v2"], grpc_address=f"127.0.0.1:{ports['grpc-v2']}", others=everyone(behind)
         )
-        yield Peer("KServe: transformer, feast serve, XGBoost predictor", rest, bodies, score_of_predictions, grpc_target)
+        yield Peer("KServe's stack with feast serve", rest, bodies, score_of_predictions, grpc_target)
 
 
 def score_of_predictions(body: bytes) -> float:
@@ -165,7 +166,7 @@ def mlserver(world: RedisWorld, read: Read) -> Iterator[Peer]:
     told = {"name": NAME, "implementation": "mlserver_runtime.CardFraud", "parameters": parameters}
     (folder / NAME / "model-settings.json").write_text(json.dumps(told))
     with process_of("mlserver", [python.parent / "mlserver", "start", folder], PYTHONPATH=FILES) as process:
-        wait(lambda: answers(f"http://127.0.0.1:{http}/v2/models/{NAME}/ready"))
+        wait(lambda: answers(f"http://127.0.0.1:{http}/v2/models/{NAME}/ready"), PATIENCE_S)
         bodies = [
             json.dumps({"inputs": [
                 {"name": name, "shape": [1], "datatype": "INT64", "data": [value]}
@@ -193,7 +194,7 @@ def bentoml(world: RedisWorld, read: Read) -> Iterator[Peer]:
         "BENTOML_HOME": scratch() / "bentoml", "BENTOML_DO_NOT_TRACK": "1",
     }  # fmt: skip
     with process_of("bentoml", command, **environment) as process:
-        wait(lambda: answers(f"http://127.0.0.1:{port}/readyz"))
+        wait(lambda: answers(f"http://127.0.0.1:{port}/readyz"), PATIENCE_S)
         bodies = [json.dumps(dict(zip(ENTITIES, ids, strict=True))).encode() for ids in entity_ids(world)]
         target = Target(
             f"http://127.0.0.1:{port}", process, "/score", others=everyone([process])[1:],

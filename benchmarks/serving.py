@@ -147,7 +147,8 @@ def load(target: Target, connections: int, sent: list[bytes], n: int) -> Load:
     finally:
         gc.enable()
     if result.n_ok != n or result.n_degraded:
-        raise RuntimeError(f"{target.url}: {result.n_failed} failed, {result.n_degraded} degraded, {result.first_error}")
+        told = f"{dict(result.errors)} {dict(result.reasons)} {result.first_error}"
+        raise RuntimeError(f"{target.url}: {result.n_failed} failed, {result.n_degraded} degraded: {told}")
     cpu_s = target.cpu_s() - before
     return Load(result.rate_rps(), result.percentile_ms(99), cpu_s * 1e6 / n)
 
@@ -208,11 +209,11 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def wait(happened: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + WAIT_S
+def wait(happened: Callable[[], Any], limit_s: float = WAIT_S) -> None:
+    deadline = time.monotonic() + limit_s
     while not happened():
         if time.monotonic() > deadline:
-            raise RuntimeError(f"a server is not ready after {WAIT_S:g} s; see the logs in {scratch()}")
+            raise RuntimeError(f"a server is not ready after {limit_s:g} s; see the logs in {scratch()}")
         time.sleep(0.05)
 
 

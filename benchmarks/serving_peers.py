@@ -66,11 +66,11 @@ def run(size: str) -> list[Line]:
 
 
 def tried(name: str, work: Callable[[], Any]) -> Any:
-    """What ``work`` gives; None where it fails, which is said: one peer's trouble does not end the others' run."""
+    """What ``work`` gives; None where it fails, which is said: one's trouble does not end the others' run."""
     try:
         return work()
     except Exception as error:
-        sys.stderr.write(f"serving_peers: {name} left out, {type(error).__name__}: {error}\n")
+        sys.stderr.write(f"{name}: left out, {type(error).__name__}: {error}\n")
         return None
 
 
@@ -133,18 +133,14 @@ def _compared(
             works[name, "gRPC"] = lambda share, target=target: grpc_load(target, connections, ids, n_peer // share)
     seen: dict[tuple[str, str], list[Load]] = {key: [] for key in works}
     for round_no in range(rounds + 1):
-        for key in list(seen):
+        for key in works:
             got = tried(f"{' '.join(key)} at {many(connections)}", lambda: works[key](1 if round_no else 4))  # noqa: B023
-            if got is None:
-                del seen[key]
-            elif round_no:  # the first one warms up
+            if got is not None and round_no:  # the first one warms up
                 seen[key].append(got)
-    return _lines(peers, seen, connections, rounds)
+    return _lines(peers, {key: loads for key, loads in seen.items() if loads}, connections)
 
 
-def _lines(
-    peers: dict[str, Peer], seen: dict[tuple[str, str], list[Load]], connections: int, rounds: int
-) -> list[Line]:
+def _lines(peers: dict[str, Peer], seen: dict[tuple[str, str], list[Load]], connections: int) -> list[Line]:
     lines = []
     others = [name for name in ("mlserver", "bentoml") if (name, "REST") in seen]
     better = max(others, key=lambda name: median(one.rate_rps for one in seen[name, "REST"]), default="")
@@ -160,7 +156,9 @@ def _lines(
         elif name == better:
             reach = BETTER_REACH.get(connections)
         what = f"{protocol}, {many(connections)}"
-        lines += lines_of(what, peers[name].told, rounds, seen[OURS, protocol], loads, reach, tail_reach, notes)
+        mine = seen[OURS, protocol]
+        n = min(len(mine), len(loads))  # a round that failed was named and is left out
+        lines += lines_of(what, peers[name].told, n, mine, loads, reach, tail_reach, notes)
     return lines
 
 
