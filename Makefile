@@ -5,9 +5,11 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.tidewheel-ready
 AIRFLOW_VENV  := .airflow-venv
 AIRFLOW_STAMP := $(AIRFLOW_VENV)/.tidewheel-ready
+PEERS  := kserve mlserver bentoml
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help setup airflow demo test soak test-cluster images test-servers check format lock generate bench clean
+.PHONY: help setup airflow demo test soak test-cluster images test-servers check format lock generate bench bench-peers clean
 
 help:  ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,25 +67,36 @@ generate: setup  ## write generated files again: schema, CLI reference, gRPC mes
 	PYTHONPATH=tests $(BIN)/python -m docs_reference
 
 lock: setup  ## resolve the dependencies again into hashed lock files that name no index
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	$(COMPILE) \
 	  --all-extras --group dev pyproject.toml -o locks/main.txt
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	$(COMPILE) \
 	  $(foreach extra,serving grpc online tracing objects,--extra $(extra)) \
 	  -c locks/main.txt pyproject.toml -o locks/serving.txt
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	$(COMPILE) \
 	  $(foreach extra,serving features online stream feast state client plots objects cluster controller training monitoring,--extra $(extra)) \
 	  -c locks/main.txt pyproject.toml -o locks/platform.txt
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	$(COMPILE) \
 	  infra/images/mlflow/requirements.in -o locks/mlflow.txt
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	$(COMPILE) \
 	  infra/images/airflow/requirements.in -o locks/airflow.txt
-	printf 'uv==%s\n' "$$($(BIN)/uv --version | cut -d' ' -f2)" | \
-	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url - -o locks/bootstrap.txt
+	printf 'uv==%s\n' "$$($(BIN)/uv --version | cut -d' ' -f2)" | $(COMPILE) - -o locks/bootstrap.txt
+	for peer in $(PEERS); do \
+	  $(COMPILE) $$(ls locks/peers-$$peer.override 2>/dev/null | sed 's/^/--override /') locks/peers-$$peer.in -o locks/peers-$$peer.txt || exit 1; \
+	done
 
 bench: setup  ## print the benchmarks side by side with the peers
 	$(BIN)/python -m benchmarks
 
+.peers/%/.ready: locks/peers-%.txt $(STAMP)
+	$(PYTHON) -m venv .peers/$*
+	$(BIN)/uv pip install --quiet --python .peers/$*/bin/python --no-deps --require-hashes -r $<  # the lock has them all, and an override
+	@touch $@
+
+bench-peers: setup  ## the model server beside KServe's stack, MLServer and BentoML, each installed into .peers/
+	-$(MAKE) --keep-going $(PEERS:%=.peers/%/.ready)
+	$(BIN)/python -m benchmarks serving_peers overload
+
 clean:  ## stop what runs here and remove what was made
 	@if [ -x $(BIN)/tidewheel ]; then $(BIN)/tidewheel down --quiet 2>/dev/null || true; fi
-	rm -rf $(VENV) $(AIRFLOW_VENV) .tidewheel demo-run .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(AIRFLOW_VENV) .peers .tidewheel demo-run .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

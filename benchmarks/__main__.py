@@ -16,8 +16,8 @@ from rich.console import Console
 from benchmarks.lines import table_of
 
 BENCHMARKS = (
-    "drift", "scoring", "serving", "lifecycle", "training_set", "plain_features", "stream", "online_read",
-    "stream_kafka",
+    "drift", "scoring", "serving", "serving_peers", "overload", "lifecycle", "training_set", "plain_features", "stream",
+    "online_read", "stream_kafka",
 )  # fmt: skip
 LIBRARIES = ("numpy", "duckdb", "onnxruntime", "xgboost-cpu", "evidently", "pandas", "uvicorn")
 

@@ -7,6 +7,7 @@ entities and trees are alike.
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.measure import call_medians_us
 from benchmarks.world import ROOT, fill, scratch
 from tidewheel.adapters.connections import Connections, write_connections
 from tidewheel.adapters.file_event_log import FileEventLog
@@ -92,6 +94,7 @@ KINDS = {"plain": PLAIN, "windowed": WINDOWED}
 SIZES = {"full": (1500, 3000, 60), "tiny": (30, 40, 5)}  # customers, terminals, payments of each customer in 30 days
 START_US = 1_767_571_200_000_000  # 2026-01-05
 TREES = 100
+TRIED_LAYERS = 8  # of a slow model, to see how long one takes here
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,7 @@ def tables(size: str) -> dict[str, pa.Table]:
 
 def redis_world(kind: str, size: str, url: str) -> RedisWorld:
     """Everything that a model server needs, its states filled by the stream worker's own code."""
-    folder = scratch() / f"redis-{kind}-{size}"
+    folder = Path(tempfile.mkdtemp(prefix=f"redis-{kind}-", dir=scratch()))  # several benchmarks of a run make one
     home, source = LocalHome(folder / "home"), folder / "bundle"
     source.mkdir(parents=True)
     (source / PROJECT).write_text(PROJECT_YAML)
@@ -206,6 +209,38 @@ def second_bundle(world: RedisWorld) -> str:
     sign_bundle(source, digest, signing_key(world.home))
     source.rename(world.home.bundles / digest)
     return digest
+
+
+def slow_bundle(world: RedisWorld, model_ms: float) -> str:
+    """The same features and scores, by a model that takes ``model_ms`` for one row here; its digest."""
+    import onnx
+    from memory.slow_model import slowed  # beside redis_for_benchmarks, which makes the tests' folder known
+
+    source = world.home.root.parent / "slow"
+    source.mkdir()
+    (source / PROJECT).write_text(PROJECT_YAML)
+    (source / FEATURES).write_text(KINDS[world.kind])
+    _bundle(source, world.project, world.features)
+    path = source / MODEL_ONNX
+    fast = path.read_bytes()
+    onnx.save(slowed(onnx.load_from_string(fast), TRIED_LAYERS), path)
+    layers = max(1, round(TRIED_LAYERS * model_ms / _run_ms(path, len(world.features.names))))
+    onnx.save(slowed(onnx.load_from_string(fast), layers), path)
+    digest = write_manifest(source)
+    sign_bundle(source, digest, signing_key(world.home))
+    source.rename(world.home.bundles / digest)
+    return digest
+
+
+def _run_ms(path: Path, n_features: int) -> float:
+    """The median of a run of one row."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = ort.InferenceSession(path, options)
+    row = {session.get_inputs()[0].name: np.ones((1, n_features), dtype=np.float32)}
+    return call_medians_us(2, 20, {"run": lambda call: session.run(None, row)})["run"] / 1000
 
 
 def _bundle(folder: Path, project: ModelProject, features: FeatureSet, seed: int = 5) -> str:

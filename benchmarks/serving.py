@@ -55,12 +55,18 @@ class Load:
 
 @dataclass(frozen=True)
 class Target:
-    """A server under load."""
+    """A server under load. ``others`` are processes that work for it; ``loop`` makes the client of what it speaks."""
 
     url: str
     process: psutil.Process
     path: str = "/v2/models/card-fraud/infer"
     grpc_address: str = ""
+    others: tuple[psutil.Process, ...] = ()
+    loop: Callable[..., OpenLoop] = OpenLoop
+
+    def cpu_s(self) -> float:
+        """User and system time until now, of all that serve."""
+        return float(sum(sum(one.cpu_times()[:2]) for one in (self.process, *self.others)))
 
 
 def run(size: str) -> list[Line]:
@@ -92,44 +98,47 @@ def _measured(
             for kind, target in ours.items():
                 seen[kind].append(load(target, connections, worlds[kind].bodies, n))
             seen["floor"].append(load(floor, connections, worlds["plain"].bodies, n))
-            seen["grpc"].append(_grpc_load(ours["plain"], connections, called, n))
+            seen["grpc"].append(grpc_load(ours["plain"], connections, called, n))
         for kind, told in TOLD.items():
-            what = f"{told}, {_many(connections)}"
-            lines += _lines(what, FLOOR_OUT, rounds, seen[kind], seen["floor"], REACH)
-        lines += _lines(f"gRPC, {_many(connections)}", "REST of the same server", rounds, seen["grpc"], seen["plain"])
+            what = f"{told}, {many(connections)}"
+            lines += lines_of(what, FLOOR_OUT, rounds, seen[kind], seen["floor"], REACH)
+        lines += lines_of(f"gRPC, {many(connections)}", "REST of the same server", rounds, seen["grpc"], seen["plain"])
     return lines
 
 
-def _many(connections: int) -> str:
+def many(connections: int) -> str:
     return f"{connections} connection{'s' if connections > 1 else ''}"
 
 
-def _lines(
-    what: str, against: str, rounds: int, ours: list[Load], peer: list[Load], reach: float | None = None
+def lines_of(
+    what: str, against: str, rounds: int, ours: list[Load], peer: list[Load], reach: float | None = None,
+    tail_reach: float | None = None, notes: tuple[str, str] = ("", ""),
 ) -> list[Line]:
+    """Rate, p99 and CPU; ``notes`` are of rate and p99."""
+
     def both(figure: Callable[[Load], float]) -> tuple[float, float]:
         return median(figure(load) for load in ours), median(figure(load) for load in peer)
 
     rates, tails, cpu = both(lambda one: one.rate_rps), both(lambda one: one.p99_ms), both(lambda one: one.cpu_us)
     return [
-        Line(f"{what}: rate", against, *rates, "requests/s", rounds, higher_is_better=True, reach=reach),
-        Line(f"{what}: p99", against, *tails, "ms", rounds),
+        Line(f"{what}: rate", against, *rates, "requests/s", rounds, higher_is_better=True, reach=reach, note=notes[0]),
+        Line(f"{what}: p99", against, *tails, "ms", rounds, reach=tail_reach, note=notes[1]),
         Line(f"{what}: server CPU", against, *cpu, "us/request", rounds),
-    ]
+    ]  # fmt: skip
 
 
-def _grpc_load(target: Target, connections: int, sent: list[bytes], n: int) -> Load:
-    before = sum(target.process.cpu_times()[:2])
+def grpc_load(target: Target, connections: int, sent: list[bytes], n: int) -> Load:
+    before = target.cpu_s()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         rate_rps, p99_ms = runner.run(closed_loop(target.grpc_address, connections, sent, n))
-    cpu_s = sum(target.process.cpu_times()[:2]) - before
+    cpu_s = target.cpu_s() - before
     return Load(rate_rps, p99_ms, cpu_s * 1e6 / n)
 
 
 def load(target: Target, connections: int, sent: list[bytes], n: int) -> Load:
     """One round."""
-    before = sum(target.process.cpu_times()[:2])
-    loop = OpenLoop(target.url, target.path, connections, None, SystemClock())
+    before = target.cpu_s()
+    loop = target.loop(target.url, target.path, connections, None, SystemClock())
     gc.collect()
     gc.disable()  # a collection's pause would be counted as the server's
     try:
@@ -138,8 +147,9 @@ def load(target: Target, connections: int, sent: list[bytes], n: int) -> Load:
     finally:
         gc.enable()
     if result.n_ok != n or result.n_degraded:
-        raise RuntimeError(f"{target.url}: {result.n_failed} failed, {result.n_degraded} degraded, {result.reasons}")
-    cpu_s = sum(target.process.cpu_times()[:2]) - before
+        told = f"{dict(result.errors)} {dict(result.reasons)} {result.first_error}"
+        raise RuntimeError(f"{target.url}: {result.n_failed} failed, {result.n_degraded} degraded: {told}")
+    cpu_s = target.cpu_s() - before
     return Load(result.rate_rps(), result.percentile_ms(99), cpu_s * 1e6 / n)
 
 
@@ -199,11 +209,11 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def wait(happened: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + WAIT_S
+def wait(happened: Callable[[], Any], limit_s: float = WAIT_S) -> None:
+    deadline = time.monotonic() + limit_s
     while not happened():
         if time.monotonic() > deadline:
-            raise RuntimeError(f"a server is not ready after {WAIT_S:g} s; see the logs in {scratch()}")
+            raise RuntimeError(f"a server is not ready after {limit_s:g} s; see the logs in {scratch()}")
         time.sleep(0.05)
 
 
