@@ -5,9 +5,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.tidewheel-ready
 AIRFLOW_VENV  := .airflow-venv
 AIRFLOW_STAMP := $(AIRFLOW_VENV)/.tidewheel-ready
+SCAN_VENV     := .scan-venv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup airflow demo test soak test-cluster images test-servers check format lock generate bench clean
+.PHONY: help setup airflow demo test soak test-cluster images kind scan test-servers check format lock generate bench clean
 
 help:  ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +48,17 @@ test-cluster: setup  ## the tests that need a Kubernetes: a test bench, or the o
 images:  ## build the four images with docker, podman or buildah; REGISTRY, TAG and BASE as you like
 	infra/images/build
 
+kind:  ## a Kubernetes with KServe and all of this in Docker, for who has Docker, kind, kubectl and helm
+	infra/kind/up
+
+scan: $(SCAN_VENV)/.ready  ## scan the rendered chart with checkov, from an environment of its own
+	$(BIN)/pytest -q tests/chart/test_scan.py
+
+$(SCAN_VENV)/.ready: locks/scan.txt $(STAMP)
+	$(PYTHON) -m venv --without-pip $(SCAN_VENV)
+	$(BIN)/uv pip install --quiet --python $(SCAN_VENV)/bin/python --require-hashes -r locks/scan.txt
+	@touch $@
+
 test-servers:  ## install the real Redis and Kafka that tests start, as far as this machine can
 	infra/test-servers
 
@@ -77,6 +89,8 @@ lock: setup  ## resolve the dependencies again into hashed lock files that name 
 	  infra/images/mlflow/requirements.in -o locks/mlflow.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	  infra/images/airflow/requirements.in -o locks/airflow.txt
+	echo checkov | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url - \
+	  -o locks/scan.txt
 	printf 'uv==%s\n' "$$($(BIN)/uv --version | cut -d' ' -f2)" | \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url - -o locks/bootstrap.txt
 
@@ -85,5 +99,5 @@ bench: setup  ## print the benchmarks side by side with the peers
 
 clean:  ## stop what runs here and remove what was made
 	@if [ -x $(BIN)/tidewheel ]; then $(BIN)/tidewheel down --quiet 2>/dev/null || true; fi
-	rm -rf $(VENV) $(AIRFLOW_VENV) .tidewheel demo-run .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(AIRFLOW_VENV) $(SCAN_VENV) .tidewheel demo-run .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
