@@ -5,11 +5,12 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.tidewheel-ready
 AIRFLOW_VENV  := .airflow-venv
 AIRFLOW_STAMP := $(AIRFLOW_VENV)/.tidewheel-ready
+SCAN_VENV     := .scan-venv
 PEERS  := kserve mlserver bentoml
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help setup airflow demo test soak test-cluster images test-servers check format lock generate bench bench-peers clean
+.PHONY: help setup airflow demo test soak test-cluster images kind scan test-servers check format lock generate bench bench-peers clean
 
 help:  ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +50,17 @@ test-cluster: setup  ## the tests that need a Kubernetes: a test bench, or the o
 images:  ## build the four images with docker, podman or buildah; REGISTRY, TAG and BASE as you like
 	infra/images/build
 
+kind:  ## a Kubernetes with KServe and all of this in Docker, for who has Docker, kind, kubectl and helm
+	infra/kind/up
+
+scan: $(SCAN_VENV)/.ready  ## scan the rendered chart with checkov, from an environment of its own
+	$(BIN)/pytest -q tests/chart/test_scan.py
+
+$(SCAN_VENV)/.ready: locks/scan.txt $(STAMP)
+	$(PYTHON) -m venv --without-pip $(SCAN_VENV)
+	$(BIN)/uv pip install --quiet --python $(SCAN_VENV)/bin/python --require-hashes -r locks/scan.txt
+	@touch $@
+
 test-servers:  ## install the real Redis and Kafka that tests start, as far as this machine can
 	infra/test-servers
 
@@ -79,6 +91,7 @@ lock: setup  ## resolve the dependencies again into hashed lock files that name 
 	  infra/images/mlflow/requirements.in -o locks/mlflow.txt
 	$(COMPILE) \
 	  infra/images/airflow/requirements.in -o locks/airflow.txt
+	echo checkov | $(COMPILE) - -o locks/scan.txt
 	printf 'uv==%s\n' "$$($(BIN)/uv --version | cut -d' ' -f2)" | $(COMPILE) - -o locks/bootstrap.txt
 	for peer in $(PEERS); do \
 	  $(COMPILE) $$(ls locks/peers-$$peer.override 2>/dev/null | sed 's/^/--override /') locks/peers-$$peer.in -o locks/peers-$$peer.txt || exit 1; \
@@ -98,5 +111,5 @@ bench-peers: setup  ## the model server beside KServe's stack, MLServer and Bent
 
 clean:  ## stop what runs here and remove what was made
 	@if [ -x $(BIN)/tidewheel ]; then $(BIN)/tidewheel down --quiet 2>/dev/null || true; fi
-	rm -rf $(VENV) $(AIRFLOW_VENV) .peers .tidewheel demo-run .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(AIRFLOW_VENV) $(SCAN_VENV) .peers .tidewheel demo-run .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -35,7 +35,19 @@ _RESOURCES = {
         for part in ("requests", "limits")
     },
 }
-_FREE = ("labels", "env")  # any text to any text
+_FREE = ("labels", "env", "annotations", "nodeSelector", "namespaceLabels", "prometheusNamespaceLabels")  # text to text
+_TOLERATION = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "key": {"type": "string"},
+        "operator": {"enum": ["Exists", "Equal"]},
+        "value": {"type": "string"},
+        "effect": {"enum": ["NoSchedule", "PreferNoSchedule", "NoExecute"]},
+        "tolerationSeconds": {"type": "integer"},
+    },
+}
+_DIGEST = {"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"}
 _ENUMS = {"pullPolicy": ["Always", "IfNotPresent", "Never"]}
 _MINIMA = {"replicas": 1, "parallelism": 1, "refreshSeconds": 5, "port": 1}
 
@@ -61,6 +73,9 @@ def _of(value: Any, name: str) -> dict[str, Any]:
         return _RESOURCES
     if name in _FREE:
         return {"type": "object", "additionalProperties": {"type": "string"}}
+    if name == "digests":
+        properties = dict.fromkeys(value, _DIGEST)
+        return {"type": "object", "additionalProperties": False, "properties": properties}
     if isinstance(value, dict):
         return {
             "type": "object",
@@ -72,6 +87,8 @@ def _of(value: Any, name: str) -> dict[str, Any]:
     if isinstance(value, int):
         return {"type": "integer", "minimum": _MINIMA.get(name, 0)}
     if isinstance(value, list):
+        if name == "tolerations":
+            return {"type": "array", "items": _TOLERATION}
         kind = "integer" if value and isinstance(value[0], int) else "string"
         return {"type": "array", "items": {"type": kind}}
     return {"enum": _ENUMS[name]} if name in _ENUMS else {"type": "string"}

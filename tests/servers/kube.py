@@ -134,6 +134,20 @@ class Installation:
                 told.append(-1)
         return told
 
+    def helm(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run([tool("helm"), "-n", self.namespace, *arguments], capture_output=True, text=True,
+                              timeout=READY_S + 60, check=False)  # fmt: skip
+        assert done.returncode == 0 or not check, f"helm {' '.join(arguments)}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def upgrade(self, repository: Path, *values: str) -> None:
+        """Install the chart's small preset, or change what is installed, and wait until all of it is ready."""
+        chart = repository / "charts" / "tidewheel"
+        self.helm("upgrade", "--install", "tidewheel", str(chart), "--wait", "--timeout", f"{READY_S}s",
+                  "-f", str(chart / "values-small.yaml"), "--set", "airflow.refreshSeconds=10",
+                  "--set", f"images.repository={os.environ['TIDEWHEEL_TEST_IMAGES']}",
+                  "--set-string", f"images.tag={os.environ.get('TIDEWHEEL_TEST_TAG', '')}", *values)  # fmt: skip
+
     def close(self) -> None:
         for process in self.forwards:
             process.terminate()
@@ -148,26 +162,15 @@ def install(kube: Kube, repository: Path, folder: Path, *, airflow: bool = False
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}})
     try:
-        helm = tool("helm")
-        values = ["-f", str(repository / "charts" / "tidewheel" / "values-small.yaml"),
-                  "--set", f"airflow.enabled={str(airflow).lower()}", "--set", "airflow.refreshSeconds=10",
-                  "--set", f"images.repository={os.environ['TIDEWHEEL_TEST_IMAGES']}",
-                  "--set-string", f"images.tag={os.environ.get('TIDEWHEEL_TEST_TAG', '')}"]  # fmt: skip
         kube.run("apply", "--server-side", "--force-conflicts", "-f",
                  str(repository / "charts" / "tidewheel-crds" / "templates"))  # fmt: skip
-        _helm(helm, "upgrade", "--install", "tidewheel", str(repository / "charts" / "tidewheel"), "-n", namespace,
-              "--wait", "--timeout", f"{READY_S}s", *values)  # fmt: skip
+        made.upgrade(repository, "--set", f"airflow.enabled={str(airflow).lower()}")
         _let_in(made)
         yield made
     finally:
         made.close()
         if not os.environ.get("TIDEWHEEL_KEEP_CLUSTER"):
             _remove(kube, namespace)
-
-
-def _helm(helm: str, *arguments: str) -> None:
-    done = subprocess.run([helm, *arguments], capture_output=True, text=True, timeout=READY_S + 60, check=False)
-    assert done.returncode == 0, f"helm {' '.join(arguments)}\n{done.stdout}\n{done.stderr}"
 
 
 def _let_in(made: Installation) -> None:

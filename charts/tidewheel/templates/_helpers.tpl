@@ -22,28 +22,80 @@ app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
 
 {{/* One of our own images; (list . "serving"). */}}
 {{- define "tidewheel.image" -}}
-{{ (index . 0).Values.images.repository }}/{{ index . 1 }}:{{ (index . 0).Values.images.tag | default (index . 0).Chart.AppVersion }}
+{{- $images := (index . 0).Values.images -}}
+{{ $images.repository }}/{{ index . 1 }}:{{ $images.tag | default (index . 0).Chart.AppVersion }}{{ with get $images.digests (index . 1) }}@{{ . }}{{ end }}
 {{- end }}
 
-{{- define "tidewheel.pullSecrets" -}}
+{{/* What every pod has in common: restricted, no token by itself, and where it may run. */}}
+{{- define "tidewheel.pod" -}}
+automountServiceAccountToken: false
+enableServiceLinks: false
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 10001
+  runAsGroup: 10001
+  fsGroup: 10001
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile: {type: RuntimeDefault}
 {{- with .Values.images.pullSecrets }}
 imagePullSecrets:
 {{- range . }}
   - name: {{ . }}
 {{- end }}
 {{- end }}
+{{- with .Values.scheduling.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.scheduling.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.scheduling.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
 {{- end }}
 
-{{/* Restricted, for images that run as this user; (list . 10001). */}}
-{{- define "tidewheel.podSecurity" -}}
-securityContext:
-  runAsNonRoot: true
-  runAsUser: {{ . }}
-  runAsGroup: {{ . }}
-  fsGroup: {{ . }}
-  fsGroupChangePolicy: OnRootMismatch
-  seccompProfile: {type: RuntimeDefault}
-enableServiceLinks: false
+{{/* Replicas go to different nodes where there are any; (list . "controller"). */}}
+{{- define "tidewheel.spread" -}}
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels: {{- include "tidewheel.selector" . | nindent 8 }}
+{{- end }}
+
+{{- define "tidewheel.disruptionBudget" -}}
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  name: {{ include "tidewheel.name" (index . 0) }}-{{ index . 1 }}
+  namespace: {{ (index . 0).Release.Namespace }}
+  labels: {{- include "tidewheel.component" . | nindent 4 }}
+spec:
+  maxUnavailable: 1
+  unhealthyPodEvictionPolicy: AlwaysAllow
+  selector:
+    matchLabels: {{- include "tidewheel.selector" . | nindent 6 }}
+{{- end }}
+
+{{/* A Job's name: another revision or content makes another Job, since a Job cannot be changed; (list . "stores" SPEC). */}}
+{{- define "tidewheel.jobName" -}}
+{{- $root := index . 0 -}}
+{{ include "tidewheel.name" $root }}-{{ index . 1 }}-{{ printf "%d %s" (int $root.Release.Revision) (index . 2) | sha256sum | trunc 8 }}
+{{- end }}
+
+{{/* The volume of a store. */}}
+{{- define "tidewheel.claim" -}}
+volumeClaimTemplates:
+  - apiVersion: v1
+    kind: PersistentVolumeClaim
+    metadata: {name: data}
+    spec:
+      accessModes: [ReadWriteOnce]
+      {{- with (index . 0).Values.storageClass }}
+      storageClassName: {{ . | quote }}
+      {{- end }}
+      resources: {requests: {storage: {{ index . 1 }}}}
 {{- end }}
 
 {{- define "tidewheel.containerSecurity" -}}
@@ -68,6 +120,41 @@ securityContext:
 - {name: token, mountPath: /var/run/secrets/kubernetes.io/serviceaccount, readOnly: true}
 {{- end }}
 
+{{/* Secrets are files, and a process makes its own environment of them: no description of a pod tells where to look. */}}
+{{- define "tidewheel.command" -}}
+command: [sh, -ec, 'for file in /etc/tidewheel/secrets/[A-Z]*; do export "${file##*/}=$(cat "$file")"; done; exec "$@"', {{ . }}]
+{{- end }}
+
+{{- define "tidewheel.secretsMount" -}}
+- {name: secrets, mountPath: /etc/tidewheel/secrets, readOnly: true}
+{{- end }}
+
+{{/* One file per variable. whole: Secrets with all their keys; keys: pairs of a Secret and variable -> key;
+     cloud: the Secret with AWS_..., unless the pod's role replaces them. */}}
+{{- define "tidewheel.secretsVolume" -}}
+- name: secrets
+  projected:
+    defaultMode: 0440
+    sources:
+      {{- range .whole }}
+      - secret: {name: {{ . }}}
+      {{- end }}
+      {{- range .keys }}
+      - secret:
+          name: {{ first . }}
+          items:
+            {{- range $variable, $key := last . }}
+            - {path: {{ $variable }}, key: {{ $key }}}
+            {{- end }}
+      {{- end }}
+      {{- with .cloud }}
+      - secret:
+          name: {{ . }}
+          optional: true
+          items: [{path: AWS_ACCESS_KEY_ID, key: AWS_ACCESS_KEY_ID}, {path: AWS_SECRET_ACCESS_KEY, key: AWS_SECRET_ACCESS_KEY}]
+      {{- end }}
+{{- end }}
+
 {{- define "tidewheel.envSecret" -}}
 {{ .Values.secrets.existingSecret | default (printf "%s-secrets" (include "tidewheel.name" .)) }}
 {{- end }}
@@ -86,6 +173,14 @@ securityContext:
 
 {{- define "tidewheel.trustedKeys" -}}
 {{ .Values.secrets.existingTrustedKeys | default (printf "%s-trusted-keys" (include "tidewheel.name" .)) }}
+{{- end }}
+
+{{- define "tidewheel.mlflowSecret" -}}
+{{ .Values.secrets.existingMlflow | default (printf "%s-mlflow" (include "tidewheel.name" .)) }}
+{{- end }}
+
+{{- define "tidewheel.airflowSecret" -}}
+{{ .Values.secrets.existingAirflow | default (printf "%s-airflow" (include "tidewheel.name" .)) }}
 {{- end }}
 
 {{- define "tidewheel.postgresHost" -}}
@@ -116,30 +211,19 @@ postgresql://{{ if .Values.postgresql.enabled }}postgres{{ else }}{{ .Values.pos
 {{- if .Values.kafka.enabled }}kafka://{{ include "tidewheel.name" . }}-kafka:9092{{ else }}{{ required "kafka.externalUrl is needed where kafka.enabled is false" .Values.kafka.externalUrl }}{{ end -}}
 {{- end }}
 
-{{/* An init container that waits until a database lets its user in; (list . "mlflow"). */}}
+{{/* An init container that waits until a database lets its user in, by the pod's secrets; (list . "mlflow"). */}}
 {{- define "tidewheel.waitForDatabase" -}}
-{{- $root := index . 0 }}{{ $database := index . 1 -}}
+{{- $root := index . 0 -}}
 - name: wait-for-database
   image: {{ include "tidewheel.image" (list $root "platform") }}
   imagePullPolicy: {{ $root.Values.images.pullPolicy }}
-  args: [tidewheel.apps.bootstrap, wait, --database, {{ $database }}, --timeout-s, "900"]
+  {{- include "tidewheel.command" "wait" | nindent 2 }}
+  args: [python, -m, tidewheel.apps.bootstrap, wait, --database, {{ index . 1 }}, --timeout-s, "900"]
   env:
     - {name: TIDEWHEEL_POSTGRES_URL, value: {{ include "tidewheel.postgresUrl" $root | quote }}}
-    - name: TIDEWHEEL_{{ if eq $database "tidewheel" }}JOURNAL{{ else }}{{ upper $database }}_DATABASE{{ end }}_PASSWORD
-      valueFrom: {secretKeyRef: {name: {{ include "tidewheel.storesSecret" $root }}, key: TIDEWHEEL_{{ if eq $database "tidewheel" }}JOURNAL{{ else }}{{ upper $database }}_DATABASE{{ end }}_PASSWORD}}
   resources: {{- toYaml $root.Values.bootstrap.resources | nindent 4 }}
-  {{- include "tidewheel.containerSecurity" . | nindent 2 }}
+  {{- include "tidewheel.containerSecurity" $root | nindent 2 }}
   volumeMounts:
     - {name: tmp, mountPath: /tmp}
-{{- end }}
-
-{{- define "tidewheel.airflowEnvironment" -}}
-envFrom:
-  - configMapRef: {name: {{ include "tidewheel.name" . }}-airflow}
-env:
-  - {name: DATABASE_PASSWORD, valueFrom: {secretKeyRef: {name: {{ include "tidewheel.storesSecret" . }}, key: TIDEWHEEL_AIRFLOW_DATABASE_PASSWORD}}}
-  - {name: AIRFLOW__DATABASE__SQL_ALCHEMY_CONN, value: "postgresql+psycopg2://airflow:$(DATABASE_PASSWORD)@{{ include "tidewheel.postgresHost" . }}:{{ include "tidewheel.postgresPort" . }}/airflow"}
-  - {name: AIRFLOW__CORE__FERNET_KEY, valueFrom: {secretKeyRef: {name: {{ include "tidewheel.name" . }}-airflow, key: fernet-key}}}
-  - {name: AIRFLOW__API_AUTH__JWT_SECRET, valueFrom: {secretKeyRef: {name: {{ include "tidewheel.name" . }}-airflow, key: jwt-secret}}}
-  - {name: AIRFLOW__API__SECRET_KEY, valueFrom: {secretKeyRef: {name: {{ include "tidewheel.name" . }}-airflow, key: api-secret-key}}}
+    {{- include "tidewheel.secretsMount" . | nindent 4 }}
 {{- end }}

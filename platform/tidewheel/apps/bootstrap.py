@@ -1,14 +1,16 @@
-"""``python -m tidewheel.apps.bootstrap secrets|stores|wait``: what an installation needs once, by plain Jobs.
+"""``python -m tidewheel.apps.bootstrap secrets|stores|wait|uninstall``: what an installation needs once, by plain Jobs.
 
 ``secrets`` makes passwords and the signing key where they are not there yet, so that no render of the chart holds
 one and none is changed by an upgrade. ``stores`` makes databases, their users and the bucket. ``wait`` lets a pod's
-start wait for its database. All are safe to run again.
+start wait for its database. ``uninstall`` sees ModelProjects off while the controller still lives. All are safe to
+run again.
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import json
 import logging
 import os
@@ -18,11 +20,13 @@ import threading
 from collections.abc import Callable, Mapping
 
 from tidewheel.adapters.kubernetes_api import KubernetesApi, Object
+from tidewheel.adapters.kubernetes_projects import API, CONFIRM_DELETE
 from tidewheel.adapters.object_store import open_object_store
 from tidewheel.adapters.postgres_databases import answers, make_database
 from tidewheel.apps.log_lines import set_up_log
 from tidewheel.bundle.signature import SigningKey
-from tidewheel.errors import Conflict, NotFound, TidewheelError, Unavailable
+from tidewheel.errors import Conflict, InputError, NotFound, TidewheelError, Unavailable
+from tidewheel.reconcile.objects.settings import KIND
 
 LOG = logging.getLogger("tidewheel.bootstrap")
 PAUSE_S = 2.0
@@ -32,11 +36,12 @@ MANAGER = "tidewheel-bootstrap"
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="tidewheel.apps.bootstrap", description=__doc__)
-    parser.add_argument("what", choices=["secrets", "stores", "wait"])
+    parser.add_argument("what", choices=["secrets", "stores", "wait", "uninstall"])
     parser.add_argument("--namespace", default="default")
     parser.add_argument("--name", default="tidewheel", help="prefix of the objects' names (default: %(default)s)")
     parser.add_argument("--database", action="append", default=[], help="to make, with a user of its name")
     parser.add_argument("--signing-key", action="store_true", help="make a key pair that signs bundles, too")
+    parser.add_argument("--delete-projects", action="store_true", help="at uninstall; else it refuses where one is")
     parser.add_argument("--timeout-s", type=float, default=600.0)
     given = parser.parse_args()
     set_up_log("json")
@@ -44,6 +49,7 @@ def main() -> int:
         "secrets": lambda: make_secrets(KubernetesApi(), given.namespace, given.name, signing_key=given.signing_key),
         "stores": lambda: make_stores(given.database),
         "wait": lambda: wait_for_databases(given.database),
+        "uninstall": lambda: see_projects_off(KubernetesApi(), given.namespace, delete=given.delete_projects),
     }
     return _until_done(steps[given.what], given.timeout_s)
 
@@ -178,6 +184,34 @@ def wait_for_databases(databases: list[str]) -> None:
     for name in databases:
         if not answers(os.environ["TIDEWHEEL_POSTGRES_URL"], name, _password(name)):
             raise Unavailable(f"database {name} does not let its user in yet")
+
+
+# -- uninstall --------------------------------------------------------------------------------------------------------
+
+
+def see_projects_off(api: KubernetesApi, namespace: str, *, delete: bool) -> None:
+    """Until no ModelProject is left. Raises InputError where there is one and ``delete`` is not set, Unavailable while
+    the controller has not let go of one."""
+    try:
+        left = api.list(API, KIND, namespace)
+    except NotFound:  # the CRD is gone, and all of them with it
+        return
+    names = sorted(one["metadata"]["name"] for one in left)
+    if left and not delete:
+        raise InputError(
+            f"ModelProjects are still there: {', '.join(names)}. Delete them first, while the controller runs "
+            f"(kubectl -n {namespace} delete modelprojects --all), or set uninstall.deleteProjects"
+        )
+    for one in left:
+        if "deletionTimestamp" in one["metadata"]:
+            continue
+        name = one["metadata"]["name"]
+        with contextlib.suppress(NotFound):
+            api.merge(API, KIND, namespace, name, {"metadata": {"annotations": {CONFIRM_DELETE: "true"}}})
+            api.delete(API, KIND, namespace, name)
+            LOG.info("event=project_deleted name=%s", name)
+    if left:
+        raise Unavailable(f"the controller has not let go of {', '.join(names)} yet; its log says why")
 
 
 def _password(database: str) -> str:
