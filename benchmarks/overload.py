@@ -6,22 +6,15 @@ rows for, and once with the fast one behind KServe's stack. An open loop sends a
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import gc
 import json
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import cycle, islice
 from pathlib import Path
-from statistics import median
-from typing import Any
 
 import numpy as np
-import uvloop
 
 from benchmarks.lines import Line
 from benchmarks.peer_servers import (
@@ -41,7 +34,6 @@ from benchmarks.serving import Target, free_port, listens, model_server, one_cpu
 from benchmarks.serving_peers import OURS, started_alike, tried
 from tidewheel.adapters.local_cluster import LocalCluster
 from tidewheel.bundle.files import MODEL_ONNX
-from tidewheel.clock import SystemClock
 from tidewheel.deployment.document import DeploymentDocument, Variant
 from tidewheel.serving.client import OpenLoop
 

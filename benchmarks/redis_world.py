@@ -214,6 +214,7 @@ def second_bundle(world: RedisWorld) -> str:
 def slow_bundle(world: RedisWorld, model_ms: float) -> str:
     """The same features and scores, by a model that takes ``model_ms`` for one row here; its digest."""
     import onnx
+
     from memory.slow_model import slowed  # beside redis_for_benchmarks, which makes the tests' folder known
 
     source = world.home.root.parent / "slow"

@@ -114,7 +114,7 @@ def test_a_job_that_changes_is_another_job() -> None:
     after = {
         one["metadata"]["name"] for one in objects_of(template("--set-string", "images.tag=9")) if one["kind"] == "Job"
     }
-    assert before & after == {"Job tidewheel-uninstall"}, "only the hook, which Helm makes anew"
+    assert before & after == {"tidewheel-uninstall"}, "only the hook, which Helm makes anew"
 
 
 def test_every_pod_runs_where_the_team_says_and_pulls_with_its_secret() -> None:
