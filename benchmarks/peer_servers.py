@@ -134,7 +134,9 @@ def kserve_stack(world: RedisWorld, read: Read) -> Iterator[Peer]:
                 f"http://127.0.0.1:{feast_port}", ",".join(ENTITIES), ",".join(read.references),
             ]  # fmt: skip
             fronts[protocol] = stack.enter_context(process_of(f"kserve-transformer-{protocol}", command))
-        wait(lambda: all(listens(port) for port in (feast_port, predictor, predictor_grpc, *ports.values())), PATIENCE_S)
+        wait(
+            lambda: all(listens(port) for port in (feast_port, predictor, predictor_grpc, *ports.values())), PATIENCE_S
+        )
         bodies = [json.dumps({"instances": [ids]}).encode() for ids in entity_ids(world)]
         rest = Target(
             f"http://127.0.0.1:{ports['v1']}", fronts["v1"], f"/v1/models/{NAME}:predict",

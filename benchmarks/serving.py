@@ -111,8 +111,14 @@ def many(connections: int) -> str:
 
 
 def lines_of(
-    what: str, against: str, rounds: int, ours: list[Load], peer: list[Load], reach: float | None = None,
-    tail_reach: float | None = None, notes: tuple[str, str] = ("", ""),
+    what: str,
+    against: str,
+    rounds: int,
+    ours: list[Load],
+    peer: list[Load],
+    reach: float | None = None,
+    tail_reach: float | None = None,
+    notes: tuple[str, str] = ("", ""),
 ) -> list[Line]:
     """Rate, p99 and CPU; ``notes`` are of rate and p99."""
 

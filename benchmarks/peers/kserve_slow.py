@@ -1,6 +1,6 @@
 """KServe's server around an ONNX model that takes its time, off the event loop as KServe advises.
 
-    python kserve_slow.py --model_name NAME --http_port PORT --grpc_port PORT MODEL_FILE
+python kserve_slow.py --model_name NAME --http_port PORT --grpc_port PORT MODEL_FILE
 """
 
 import argparse
