@@ -67,12 +67,14 @@ class Figures:
 def run(size: str) -> list[Line]:
     """Lines by model and multiple of the peak."""
     lines: list[Line] = []
+    if tried("overload", lambda: python_of("kserve")) is None:
+        return lines
     try:
         with redis_for_benchmarks() as url, one_cpu_for_the_client():
             world = redis_world("plain", size, url)
             for what, multiples, serve in ((f"{MODEL_MS:g} ms model", (2, 5), _slow), ("fast model", (2,), _fast)):
                 with contextlib.ExitStack() as stack:
-                    found = tried(f"overload, {what}:", lambda: serve(world, size, stack))  # noqa: B023
+                    found = tried(f"overload, {what}", lambda: serve(world, size, stack))  # noqa: B023
                     if found is not None:
                         deadline_us = world.project.serving.deadline_us
                         lines += _compared(what, multiples, found[0], world.bodies, found[1], deadline_us, size)

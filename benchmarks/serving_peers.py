@@ -56,6 +56,8 @@ def run(size: str) -> list[Line]:
                     if peer is not None:
                         peers[name] = peer
                         stack.push(mine.pop_all())
+            if not peers:
+                return []
             return [line for connections, n in REQUESTS[size].items() for line in _compared(
                 world, ours, peers, connections, ROUNDS[size], n)]  # fmt: skip
     except RuntimeError as error:
