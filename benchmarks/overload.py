@@ -47,7 +47,7 @@ from tidewheel.serving.arrivals import evenly
 from tidewheel.serving.client import OpenLoop
 
 MODEL_MS = 10.0
-CLOSED, CONNECTIONS = (4, 16, 64), 256  # of the closed loops that find the peak, and of the open one
+CLOSED, CONNECTIONS = (4, 16, 64), 1024  # of the closed loops that find the peak, and of the open one: no queue here
 WELL, BIN_S = 0.99, 0.25  # all is well in the first quarter of a second in which so many are answered in time
 LATE_CLIENT_MS = 5.0
 # Rounds, seconds of a closed loop, of overload and of what follows it.
