@@ -215,7 +215,7 @@ def slow_bundle(world: RedisWorld, model_ms: float) -> str:
     """The same features and scores, by a model that takes ``model_ms`` for one row here; its digest."""
     import onnx
 
-    from memory.slow_model import slowed  # beside redis_for_benchmarks, which makes the tests' folder known
+    from memory.slow_model import WIDTH, slowed  # beside redis_for_benchmarks, which makes the tests' folder known
 
     source = world.home.root.parent / "slow"
     source.mkdir()
@@ -224,9 +224,9 @@ def slow_bundle(world: RedisWorld, model_ms: float) -> str:
     _bundle(source, world.project, world.features)
     path = source / MODEL_ONNX
     fast = path.read_bytes()
-    onnx.save(slowed(onnx.load_from_string(fast), TRIED_LAYERS), path)
+    onnx.save(slowed(onnx.load_from_string(fast), TRIED_LAYERS, WIDTH**0.5), path)
     layers = max(1, round(TRIED_LAYERS * model_ms / _run_ms(path, len(world.features.names))))
-    onnx.save(slowed(onnx.load_from_string(fast), layers), path)
+    onnx.save(slowed(onnx.load_from_string(fast), layers, WIDTH**0.5), path)
     digest = write_manifest(source)
     sign_bundle(source, digest, signing_key(world.home))
     source.rename(world.home.bundles / digest)

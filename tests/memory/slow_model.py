@@ -17,14 +17,17 @@ from tidewheel.bundle.signature import sign_bundle
 WIDTH = 1024
 
 
-def slowed(model: onnx.ModelProto, layers: int) -> onnx.ModelProto:
-    """The same scores, after ``layers`` products with a matrix of WIDTH x WIDTH that come to nothing."""
+def slowed(model: onnx.ModelProto, layers: int, shrink: float = WIDTH) -> onnx.ModelProto:
+    """The same scores, after ``layers`` products with a matrix of WIDTH x WIDTH that come to nothing.
+
+    By the root of WIDTH as ``shrink`` numbers keep their size; else they get so small that each costs more.
+    """
     graph = model.graph
     (given,) = [one.name for one in graph.input]
     k = graph.input[0].type.tensor_type.shape.dim[1].dim_value
     random = np.random.default_rng(3)
     for name, shape in (("slow_first", (k, WIDTH)), ("slow_each", (WIDTH, WIDTH))):
-        values = (random.normal(size=shape) / WIDTH).astype(np.float32)
+        values = (random.normal(size=shape) / shrink).astype(np.float32)
         graph.initializer.append(numpy_helper.from_array(values, name))
     graph.initializer.append(numpy_helper.from_array(np.float32(0), "slow_zero"))
     for node in graph.node:
