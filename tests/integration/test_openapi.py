@@ -51,7 +51,7 @@ def document(live: Rig) -> Any:
 
 OPERATIONS = (
     "infer", "infer_version", "predict", "explain", "predict_version", "metadata", "model_ready", "server", "models",
-    "live", "ready", "v1_models", "v1_ready", "metrics",
+    "live", "ready", "v1_models", "v1_ready", "metrics", "status",
 )  # fmt: skip
 
 
